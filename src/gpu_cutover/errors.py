@@ -1,0 +1,21 @@
+"""The two ways the tool says no, and its exit codes."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_USAGE = 2
+EXIT_HOLD = 10
+EXIT_FAIL = 20
+EXIT_ERROR = 30
+
+
+class InputError(Exception):
+    """What a person gave us is wrong. Names the file, the key, the problem and the fix; exit code 2, nothing changed."""
+
+    def __init__(self, file: str, key: str, problem: str, fix: str) -> None:
+        self.file, self.key, self.problem, self.fix = file, key, problem, fix
+        super().__init__(f"{file}: {key}: {problem}. Fix: {fix}")
+
+
+class Refused(Exception):
+    """A legal request that the state of the site does not allow now; exit code 10."""
