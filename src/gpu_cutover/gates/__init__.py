@@ -1,0 +1,1 @@
+"""Checks, verdicts and the ten gates: pure functions over plain data."""
