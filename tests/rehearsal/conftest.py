@@ -1,0 +1,61 @@
+"""One rehearsal, kept up, shared by the tests of this folder.
+
+Boots real hosts and takes minutes. Its site is a copy, so a rehearsal that a person has running in this checkout is not touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMAND = str(Path(sys.executable).parent / "gpu-cutover")
+
+
+class RehearsedSite:
+    """A site directory whose ten days are behind it, and the command line a person would use on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "SITE": str(directory)}
+
+    def run(self, *arguments: str, timeout_s: float = 900) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [COMMAND, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=timeout_s,
+        )
+
+    def day(self, number: int) -> subprocess.CompletedProcess[str]:
+        return self.run("day", str(number), "-i", str(self.directory), "--yes")
+
+    def status(self) -> dict[str, Any]:
+        shown = self.run("status", "-i", str(self.directory), "--json")
+        assert shown.returncode == 0, shown.stderr
+        return dict(json.loads(shown.stdout))
+
+
+@pytest.fixture(scope="session")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsedSite]:
+    directory = tmp_path_factory.mktemp("site") / "twin"
+    shutil.copytree(ROOT / "inventory" / "twin", directory, ignore=shutil.ignore_patterns(".state", "evidence"))
+    site = RehearsedSite(directory)
+    try:
+        done = site.run("rehearse", "-i", str(directory), "--keep", timeout_s=1800)
+        assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
+        yield site
+    finally:
+        site.run("twin", "down", "-i", str(directory), timeout_s=120)

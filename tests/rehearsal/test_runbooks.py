@@ -1,0 +1,59 @@
+"""Every command block of every runbook is executed, as it stands, against a rehearsed site.
+
+```sh           must exit 0
+```sh derated   must exit 0, with GPU 2 de-rated by a fan failure first
+```sh refused   must exit 2 or 10: it shows how the tool says no
+Days 6 and 8 to 10 are run by the rehearsal itself and by the tests of interrupted runs, so their blocks are only parsed here.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import ROOT, RehearsedSite
+
+pytestmark = [pytest.mark.twin, pytest.mark.timeout(1200)]
+RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "README.md")
+BLOCK = re.compile(r"^```sh *(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+RUN_ELSEWHERE = {"day-06.md", "day-08.md", "day-09.md"}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return [(kind or "plain", text) for kind, text in BLOCK.findall(page.read_text())]
+
+
+def execute(site: RehearsedSite, text: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    script = text.replace("report.html", str(directory / "report.html"))
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=ROOT,
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+@pytest.mark.parametrize("page", [p for p in RUNBOOKS if p.name not in RUN_ELSEWHERE], ids=lambda page: page.stem)
+def test_the_blocks_of_the_page_do_what_it_says(rehearsed: RehearsedSite, page: Path, tmp_path: Path) -> None:
+    assert blocks(page), f"{page.name} has no command block"
+    for kind, text in blocks(page):
+        if kind == "derated" and "derate" in text:
+            broken = rehearsed.run("twin", "fault", "fan-failure", "2", "-i", str(rehearsed.directory))
+            assert broken.returncode == 0, broken.stderr
+        if kind == "derated" and "restore" in text:
+            rehearsed.run("twin", "fault", "clear", "-i", str(rehearsed.directory))
+        done = execute(rehearsed, text, tmp_path)
+        expected = {2, 10} if kind == "refused" else {0}
+        assert done.returncode in expected, f"{page.name}\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
+def test_every_page_says_how_to_undo_or_what_happens_by_itself(page: Path) -> None:
+    text = page.read_text()
+    assert text.startswith("# ")
+    assert len(text.split()) > 25
