@@ -7,6 +7,7 @@ of them leaves a ledger that `audit.verify` explains and the next append finishe
 from __future__ import annotations
 
 import getpass
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -68,7 +69,7 @@ class Ledger:
         path = Path(site_dir)
         if not path.is_dir():
             raise InputError(str(path), "site", "no such directory", "give the site directory with -i inventory/<site>")
-        return cls(path, clock, by or getpass.getuser())
+        return cls(path, clock, by or _who())
 
     def records(self) -> list[Record]:
         """All records, oldest first, signatures unchecked."""
@@ -142,6 +143,11 @@ class Ledger:
                 "data": dict(data),
             },
         }
+
+
+def _who() -> str:
+    """The person behind the process: who called sudo, else the user."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
 
 
 def _refuse_unfit(kind: str, name: str, data: Mapping[str, Any]) -> None:
