@@ -1,0 +1,139 @@
+"""The edge lets in who may come in, on six paths, and nobody chooses their own tenant."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import ssl
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edge_lab import Edge, render
+
+
+def connect(edge: Edge, certificate: Path | None) -> http.client.HTTPSConnection:
+    context = ssl.create_default_context(cafile=str(edge.ca.path))
+    context.check_hostname = False
+    if certificate:
+        context.load_cert_chain(certificate)
+    return http.client.HTTPSConnection("127.0.0.1", edge.port, timeout=5, context=context)
+
+
+def ask(
+    edge: Edge,
+    name: str = "doc-zam.clinic.test",
+    path: str = "/chat",
+    method: str = "POST",
+    body: bytes | None = b"{}",
+    **headers: str,
+) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
+    connection = connect(edge, edge.ca.issue(name))
+    connection.request(
+        method, path, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()}
+    )
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, json.loads(content), answer.headers
+
+
+def test_haproxy_accepts_the_rendered_configuration(edge: Edge) -> None:
+    done = subprocess.run(["haproxy", "-c", "-f", str(edge.config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_configuration_without_tenants_and_routes_is_still_valid(edge: Edge, tmp_path: Path) -> None:
+    text = render({"edge_certificate": str(edge.ca.issue("edge.test")), "edge_client_ca": str(edge.ca.path)})
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(text)
+    done = subprocess.run(["haproxy", "-c", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_certificate_decides_tenant_and_pool(edge: Edge) -> None:
+    for name, tenant, pool in (
+        ("doc-zam.clinic.test", "doc-zam", "hybrid"),
+        ("oncology.clinic.test", "oncology", "sealed"),
+        ("somebody.clinic.test", "unknown", "sealed"),
+        ("doc-zam.clinic.test.evil", "unknown", "sealed"),
+    ):
+        status, told, _ = ask(edge, name)
+        assert (status, told["pool"], told["headers"]["x-tenant"]) == (200, pool, tenant)
+
+
+def test_a_client_cannot_choose_its_tenant_or_host(edge: Edge) -> None:
+    _, told, _ = ask(
+        edge,
+        x_tenant="doc-zam",
+        name="oncology.clinic.test",
+        host="evil",
+        authorization="Bearer x",
+        x_forwarded_for="1",
+    )
+    headers = told["headers"]
+    assert (told["pool"], headers["x-tenant"], headers["host"]) == ("sealed", "oncology", "edge")
+    assert "authorization" not in headers
+    assert "x-forwarded-for" not in headers
+
+
+def test_answers_do_not_show_what_is_behind(edge: Edge) -> None:
+    _, told, headers = ask(edge)
+    assert not [name for name in headers if name.lower().startswith(("x-litellm", "llm_provider", "server"))]
+    assert headers["x-request-id"] == told["headers"]["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "status"),
+    [
+        ({"path": "/nothing"}, 404),
+        ({"path": "/chat/"}, 404),
+        ({"path": "/chat/../admin"}, 404),
+        ({"path": "/chat?fallbacks=x"}, 400),
+        ({"upgrade": "h2c", "connection": "upgrade", "body": b""}, 400),
+        ({"method": "GET", "body": None}, 405),
+        ({"method": "DELETE"}, 405),
+        ({"body": b"x" * 1001}, 413),
+        ({"path": "/audio", "body": b"x" * 1001}, 200),
+        ({"path": "/audio", "body": b"x" * 1_000_001}, 413),
+        ({"body": None}, 200),  # http.client sends content-length: 0
+    ],
+    ids=str,
+)
+def test_only_bounded_posts_to_the_declared_paths_pass(edge: Edge, request_of: dict[str, Any], status: int) -> None:
+    assert ask(edge, **request_of)[0] == status
+
+
+def test_a_body_of_unknown_length_is_refused(edge: Edge) -> None:
+    connection = connect(edge, edge.ca.issue("doc-zam.clinic.test"))
+    connection.request(
+        "POST", "/chat", body=iter([b"{}"]), encode_chunked=True, headers={"transfer-encoding": "chunked"}
+    )
+    assert connection.getresponse().status == 411
+
+
+def test_a_length_beyond_any_integer_is_refused(edge: Edge) -> None:
+    connection = connect(edge, edge.ca.issue("doc-zam.clinic.test"))
+    connection.putrequest("POST", "/chat")
+    connection.putheader("content-length", "18446744073709551000")
+    connection.endheaders()
+    assert connection.getresponse().status in (400, 413)
+
+
+def test_no_certificate_and_a_foreign_certificate_are_turned_away(edge: Edge) -> None:
+    for certificate in (None, edge.foreign.issue("doc-zam.clinic.test")):
+        connection = connect(edge, certificate)
+        with pytest.raises((ssl.SSLError, ConnectionError, http.client.RemoteDisconnected)):
+            connection.request("POST", "/chat", body=b"{}")
+            connection.getresponse()
+
+
+def test_metrics_count_without_a_certificate_for_scrapers(edge: Edge) -> None:
+    ask(edge)
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.metrics_port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    found = re.search(r'haproxy_frontend_http_requests_total\{proxy="edge"\} (\d+)', text)
+    assert found and int(found[1]) >= 1
