@@ -1,0 +1,1 @@
+"""The site's own certificate authority: who may knock at the edge, and what the edge shows."""
