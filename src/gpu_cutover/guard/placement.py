@@ -271,12 +271,14 @@ def apply(
     bound_s: float,
     tell: Callable[[str], None],
     drain_s: float = 0.0,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> Applied:
     """Bring the host to a placement; safe to repeat after an interruption at any point.
 
     `bound_s` bounds the wait for the health of each wave; engines that are not healthy by then are in `late`, and
     applying goes on: the others must not wait for one that is broken. `drain_s` is left between the switch of `current`
-    (which the routers see) and the first stop. Raises OSError or ValueError from the file system.
+    (which the routers see) and the first stop. `unwanted` ends the wait for engines early when
+    another placement is asked for meanwhile. Raises OSError or ValueError from the file system.
     """
     began = host.now()
     placement = placements[name]
@@ -294,13 +296,17 @@ def apply(
     late: list[str] = []
     fresh = [e for e in placement.engines.values() if e.unit in change.start or e.unit in change.restart]
     for wave in waves(fresh):
+        if unwanted():
+            break
         host.start([engine.unit for engine in wave])
         tell(f"started {', '.join(engine.unit for engine in wave)}")
-        late += _await(wave, host, bound_s, tell)
+        late += _await(wave, host, bound_s, tell, unwanted)
     return Applied(change, late, host.now() - began)
 
 
-def _await(wave: list[Engine], host: Host, bound_s: float, tell: Callable[[str], None]) -> list[str]:
+def _await(
+    wave: list[Engine], host: Host, bound_s: float, tell: Callable[[str], None], unwanted: Callable[[], bool]
+) -> list[str]:
     """Wait until every engine of a wave is healthy; the units that are not within the bound."""
     waiting = {engine.unit: engine.health for engine in wave}
     deadline = host.now() + bound_s
@@ -309,7 +315,7 @@ def _await(wave: list[Engine], host: Host, bound_s: float, tell: Callable[[str],
             if host.healthy(url):
                 del waiting[unit]
                 tell(f"healthy {unit}")
-        if not waiting or host.now() >= deadline:
+        if not waiting or host.now() >= deadline or unwanted():
             break
         host.sleep(0.2)
     for unit in waiting:

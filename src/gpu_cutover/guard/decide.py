@@ -1,0 +1,429 @@
+"""What the guard decides: one pure step from a state and a sample to the next state and actions.
+
+Heat is judged on NVML's margin (degrees left to the maximum operating temperature), never on absolute degrees. Time
+over a limit is accumulated and drains again while the GPU is below it, so one bad sample does nothing and a heat that
+flickers around the limit is not forgotten. Going back always needs a wider margin and a longer time than going forth.
+
+Levels of a GPU: normal → watch → capped → derated → recovering → normal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..probes import nvml, xid
+
+LONGEST_STEP_S = 3.0  # a pause of the guard itself counts as at most this much heat
+LEVELS = ("normal", "watch", "capped", "derated", "recovering")
+BAD_RECOVERY = frozenset({1, 2, 4})  # reset, reboot, drain-and-reset
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Limits and times. Margins in °C to the maximum operating temperature, times in seconds.
+
+    Margins 10, 3 and 15 and the 60 s before acting: docs of NVML margins and throttle guards as used in practice; the
+    board itself slows down at a margin of about -2 and shuts down at -5 (L40S) or -8 (H100 SXM).
+    """
+
+    watch_margin_celsius: float = 10.0
+    act_margin_celsius: float = 3.0
+    critical_margin_celsius: float = 0.0
+    resume_margin_celsius: float = 15.0
+    act_after_s: float = 60.0
+    critical_after_s: float = 10.0
+    cap_fraction: float = 0.15
+    cap_steps: int = 2
+    relax_after_s: float = 600.0
+    blind_after_s: float = 30.0
+    stuck_after_s: float = 300.0
+    stuck_power_swing: float = 0.3
+    cool_down_s: float = 60.0
+    probation_s: float = 60.0
+    max_actions: int = 8
+    window_s: float = 3600.0
+    observe_only: bool = False
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the guard remembers of one GPU. Times in seconds."""
+
+    level: str = "normal"
+    since: float = 0.0
+    heat_s: float = 0.0
+    critical_s: float = 0.0
+    cool_s: float = 0.0
+    blind_s: float = 0.0
+    lost_samples: int = 0
+    caps: int = 0
+    base_limit_w: float | None = None
+    min_limit_w: float | None = None
+    fault: str | None = None
+    margin: float | None = None
+    margin_since: float = 0.0
+    power_low: float = 0.0
+    power_high: float = 0.0
+
+
+@dataclass(frozen=True)
+class State:
+    """The guard's whole memory; survives a restart as JSON."""
+
+    gpus: tuple[Gpu, ...] = ()
+    derated: int | None = None
+    cause: str = ""
+    actions: tuple[float, ...] = ()
+    pages: Mapping[str, float] = field(default_factory=dict)
+    last_t: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> State:
+        """Raises TypeError, KeyError or AttributeError when the data is not a state."""
+        gpus = tuple(Gpu(**gpu) for gpu in data["gpus"])
+        return cls(**{**data, "gpus": gpus, "actions": tuple(data["actions"]), "pages": dict(data["pages"])})
+
+
+@dataclass(frozen=True)
+class Action:
+    """kind: cap (watts), uncap (watts), derate, restore, page, unpage, level, would. `reason` is for a person."""
+
+    kind: str
+    reason: str
+    gpu: int | None = None
+    watts: float | None = None
+
+
+def begin(count: int, now: float) -> State:
+    """The state of a guard that has never run."""
+    return State(gpus=tuple(Gpu(since=now, margin_since=now) for _ in range(count)), last_t=now)
+
+
+# --- one GPU ---------------------------------------------------------------------------------------------------------
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _fault_of(reading: Mapping[str, Any], xids: list[int], lost_samples: int) -> str | None:
+    """Why this GPU must leave service whatever its temperature; None when nothing says so."""
+    hardware = [code for code in xids if xid.is_hardware(code)]
+    if hardware:
+        return f"Xid {hardware[0]} ({xid.ACTION.get(hardware[0], 'not in the catalogue')})"
+    if lost_samples >= 2:
+        return "the GPU is lost (fallen off the bus)"
+    if reading.get("recovery_action") in BAD_RECOVERY:
+        return f"NVML asks for {nvml.RECOVERY_ACTION[reading['recovery_action']]}"
+    if _number(reading.get("remap_failure")):
+        return "row remapping failed"
+    return None
+
+
+def _tracked_sensor(gpu: Gpu, margin: float, power: float | None, now: float) -> Gpu:
+    """Remember since when the margin stands still and how far power moved meanwhile."""
+    watts = gpu.power_high if power is None else power
+    if margin != gpu.margin:
+        return replace(gpu, margin=margin, margin_since=now, power_low=watts, power_high=watts)
+    return replace(gpu, power_low=min(gpu.power_low, watts), power_high=max(gpu.power_high, watts))
+
+
+def _stuck(gpu: Gpu, policy: Policy, now: float) -> bool:
+    """A temperature that stands still while power swings is no temperature."""
+    swing = gpu.power_high - gpu.power_low
+    return (
+        now - gpu.margin_since >= policy.stuck_after_s
+        and gpu.base_limit_w is not None
+        and swing >= policy.stuck_power_swing * gpu.base_limit_w
+    )
+
+
+def _observe(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float, step_s: float) -> Gpu:
+    """The GPU after one sample: timers and faults only, no decision."""
+    lost_samples = gpu.lost_samples + 1 if reading.get("lost") else 0
+    fault = gpu.fault or _fault_of(reading, xids, lost_samples)
+    gpu = replace(gpu, lost_samples=lost_samples, fault=fault)
+    margin = _number(reading.get("margin_celsius"))
+    if gpu.base_limit_w is None or gpu.caps == 0:
+        gpu = replace(gpu, base_limit_w=_number(reading.get("limit_w")) or gpu.base_limit_w)
+    gpu = replace(gpu, min_limit_w=_number(reading.get("limit_min_w")) or gpu.min_limit_w)
+    if margin is not None:
+        gpu = _tracked_sensor(gpu, margin, _number(reading.get("power_w")), now)
+    if margin is None or _stuck(gpu, policy, now):
+        return replace(gpu, blind_s=gpu.blind_s + step_s, cool_s=0.0)
+    bits = reading.get("clocks_event_bits")
+    throttled = isinstance(bits, int) and bool(bits & nvml.THERMAL_BITS)
+    hot = margin <= policy.act_margin_celsius or throttled
+    critical = margin <= policy.critical_margin_celsius
+    cool = margin >= policy.resume_margin_celsius and not throttled
+    return replace(
+        gpu,
+        blind_s=max(0.0, gpu.blind_s - 2 * step_s),
+        heat_s=0.0 if cool else max(0.0, gpu.heat_s + (step_s if hot else -step_s)),
+        critical_s=gpu.critical_s + step_s if critical else max(0.0, gpu.critical_s - step_s),
+        cool_s=gpu.cool_s + step_s if cool else 0.0,
+    )
+
+
+def _warm(gpu: Gpu, policy: Policy) -> bool:
+    return gpu.margin is not None and gpu.blind_s == 0 and gpu.margin <= policy.watch_margin_celsius
+
+
+def _wants_out(gpu: Gpu, policy: Policy) -> str | None:
+    """Why this GPU should leave service; None while it may stay."""
+    if gpu.fault:
+        return gpu.fault
+    if gpu.critical_s >= policy.critical_after_s:
+        return f"margin {gpu.margin:g} °C for {gpu.critical_s:.0f} s"
+    exhausted = gpu.caps >= policy.cap_steps or gpu.level == "recovering"
+    if gpu.heat_s >= policy.act_after_s and exhausted:
+        how = "after its restore" if gpu.level == "recovering" else f"after {gpu.caps} power caps"
+        return f"still hot {how}: margin {gpu.margin:g} °C for {gpu.heat_s:.0f} s"
+    return None
+
+
+# --- the host --------------------------------------------------------------------------------------------------------
+
+
+class _Step:
+    """Collects what one step changes; `decide` is pure because this lives only inside it."""
+
+    def __init__(self, state: State, policy: Policy, now: float) -> None:
+        self.policy, self.now = policy, now
+        self.gpus = list(state.gpus)
+        self.derated, self.cause = state.derated, state.cause
+        self.times = [t for t in state.actions if now - t < policy.window_s]
+        self.pages_before = dict(state.pages)
+        self.pages: dict[str, str] = {}
+        self.actions: list[Action] = []
+
+    def level(self, index: int, level: str, reason: str, **changes: Any) -> None:
+        gpu = self.gpus[index]
+        if gpu.level != level:
+            self.actions.append(Action("level", f"{gpu.level} → {level}: {reason}", index))
+            gpu = replace(gpu, level=level, since=self.now)
+        self.gpus[index] = replace(gpu, **changes)
+
+    def page(self, key: str, reason: str) -> None:
+        self.pages.setdefault(key, reason)
+
+    def may_act(self, what: str, reserve: int = 0) -> bool:
+        """The breaker and the observe-only switch; a page says why nothing was done."""
+        if self.policy.observe_only:
+            self.page(f"observe-only: {what}", f"observe-only, would {what}")
+            return False
+        if len(self.times) + reserve >= self.policy.max_actions:
+            if reserve == 0:
+                self.page("breaker", f"{len(self.times)} automatic actions in {self.policy.window_s:g} s; not {what}")
+            return False
+        self.times.append(self.now)
+        return True
+
+    def cap(self, index: int, reason: str) -> None:
+        """One power step down; heat must build up again before the next."""
+        gpu = self.gpus[index]
+        if gpu.base_limit_w is None:
+            self.gpus[index] = replace(gpu, caps=self.policy.cap_steps)
+            return
+        if gpu.caps >= self.policy.cap_steps or not self.may_act(f"cap GPU {index}"):
+            return
+        wanted = gpu.base_limit_w * (1 - self.policy.cap_fraction * (gpu.caps + 1))
+        watts = max(wanted, gpu.min_limit_w or 0.0)
+        self.actions.append(Action("cap", reason, index, watts))
+        level = gpu.level if gpu.level in ("derated", "recovering") else "capped"
+        self.level(index, level, reason, caps=gpu.caps + 1, heat_s=0.0, cool_s=0.0)
+
+    def relax(self, index: int) -> None:
+        gpu = self.gpus[index]
+        # Three actions stay in reserve: relaxing must never be what keeps the guard from protecting.
+        if not self.may_act(f"lift the cap of GPU {index}", reserve=3):
+            return
+        self.actions.append(Action("uncap", f"cool for {gpu.cool_s:.0f} s", index, gpu.base_limit_w))
+        self.level(index, "normal", "cool again", caps=0, heat_s=0.0)
+
+    def derate(self, index: int, reason: str) -> None:
+        if not self.may_act(f"de-rate to do without GPU {index}"):
+            return
+        self.derated, self.cause = index, reason
+        self.actions.append(Action("derate", reason, index))
+        self.level(index, "derated", reason, heat_s=0.0, critical_s=0.0, cool_s=0.0)
+
+    def end(self) -> tuple[State, list[Action]]:
+        """The next state; pages are told once when they come and once when they go."""
+        for key, reason in self.pages.items():
+            if key not in self.pages_before:
+                self.actions.append(Action("page", reason))
+        self.actions += [Action("unpage", key) for key in self.pages_before if key not in self.pages]
+        pages = {key: self.pages_before.get(key, self.now) for key in self.pages}
+        state = State(tuple(self.gpus), self.derated, self.cause, tuple(self.times), pages, self.now)
+        return state, self.actions
+
+
+def decide(state: State, sample: Mapping[str, Any], policy: Policy, now: float) -> tuple[State, list[Action]]:
+    """One step. `sample` is a reading of `probes.nvml`; `now` in epoch seconds. Never raises for any sample."""
+    step_s = min(max(now - state.last_t, 0.0), LONGEST_STEP_S)
+    step = _Step(state, policy, now)
+    readings = _by_index(sample)
+    events = _xids(sample)
+    for index, gpu in enumerate(step.gpus):
+        step.gpus[index] = _observe(gpu, readings.get(index, {}), events.get(index, []), policy, now, step_s)
+    chassis = _chassis(step)
+    _protect(step, chassis)
+    _sensors(step)
+    for index in range(len(step.gpus)):
+        _settle(step, index)
+    return step.end()
+
+
+def _by_index(sample: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    gpus = sample.get("gpus")
+    if sample.get("error") or not isinstance(gpus, list):
+        return {}
+    return {gpu["index"]: gpu for gpu in gpus if isinstance(gpu, Mapping) and isinstance(gpu.get("index"), int)}
+
+
+def _xids(sample: Mapping[str, Any]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for event in sample.get("xids") or []:
+        if isinstance(event, Mapping) and isinstance(event.get("gpu"), int) and isinstance(event.get("xid"), int):
+            found.setdefault(event["gpu"], []).append(event["xid"])
+    return found
+
+
+def _chassis(step: _Step) -> bool:
+    """All GPUs warm and one hot: the air is warm, not one GPU. A de-rate would not help and would cost service."""
+    serving = [gpu for index, gpu in enumerate(step.gpus) if index != step.derated]
+    chassis = (
+        len(serving) >= 2
+        and all(_warm(gpu, step.policy) for gpu in serving)
+        and any(gpu.heat_s > 0 or gpu.critical_s > 0 for gpu in serving)
+    )
+    if chassis:
+        step.page("chassis", "all GPUs are warm: check inlet air, fans and room cooling; no de-rate")
+    return chassis
+
+
+def _protect(step: _Step, chassis: bool) -> None:
+    """Caps for every hot GPU, a de-rate for the one GPU that must leave; otherwise hold and page."""
+    leaving: dict[int, str] = {}
+    for index, gpu in enumerate(step.gpus):
+        if index == step.derated:
+            continue
+        reason = _wants_out(gpu, step.policy)
+        if reason and not (chassis and gpu.fault is None):
+            leaving[index] = reason
+        elif gpu.heat_s >= step.policy.act_after_s or (reason and chassis):
+            step.cap(index, f"margin {gpu.margin:g} °C for {gpu.heat_s:.0f} s")
+    if not leaving:
+        return
+    if step.derated is not None or len(leaving) > 1:
+        _hold(step, leaving)
+        return
+    index, reason = next(iter(leaving.items()))
+    step.derate(index, reason)
+
+
+def _hold(step: _Step, leaving: Mapping[int, str]) -> None:
+    """No placement exists for two lost GPUs: keep serving, cap what is hot, call a person."""
+    already = "" if step.derated is None else f"GPU {step.derated} is out already; "
+    listed = ", ".join(f"GPU {index}: {reason}" for index, reason in leaving.items())
+    step.page("two GPUs", f"hold: {already}{listed}")
+    for index in leaving:
+        if step.gpus[index].fault is None:
+            step.cap(index, "cannot be de-rated as well")
+
+
+def _sensors(step: _Step) -> None:
+    """A GPU that cannot be seen is capped and called out; it is never taken for cool."""
+    blind = [i for i, gpu in enumerate(step.gpus) if gpu.blind_s >= step.policy.blind_after_s and gpu.fault is None]
+    if not blind:
+        return
+    if len(blind) == len(step.gpus):
+        step.page("blind", f"no GPU can be read for {step.policy.blind_after_s:g} s; keeping the placement")
+        return
+    for index in blind:
+        step.page(f"blind GPU {index}", f"GPU {index} reports no believable temperature; capped as a precaution")
+        if step.gpus[index].caps == 0 and index != step.derated:
+            step.cap(index, "its temperature cannot be read")
+
+
+def _settle(step: _Step, index: int) -> None:
+    """The way back, and the watch level, which only informs."""
+    gpu, policy = step.gpus[index], step.policy
+    if gpu.level == "capped" and gpu.cool_s >= policy.relax_after_s:
+        step.relax(index)
+    elif gpu.level == "recovering" and gpu.cool_s >= policy.probation_s:
+        step.level(index, "normal", f"cool for {gpu.cool_s:.0f} s after its restore")
+    elif gpu.level == "normal" and _warm(gpu, policy):
+        step.level(index, "watch", f"margin {gpu.margin:g} °C")
+    elif gpu.level == "watch" and gpu.cool_s >= LONGEST_STEP_S:
+        step.level(index, "normal", "margin is wide again")
+
+
+# --- what a person asks for ------------------------------------------------------------------------------------------
+
+
+def ask_derate(state: State, gpu: int, reason: str, now: float) -> tuple[State, list[Action], str | None]:
+    """A de-rate by command; the third value says why it is refused. Not bound by the breaker: a person decided."""
+    if not 0 <= gpu < len(state.gpus):
+        return state, [], f"there is no GPU {gpu}"
+    if state.derated == gpu:
+        return state, [], None
+    if state.derated is not None:
+        return state, [], f"GPU {state.derated} is out already; restore it first"
+    gpus = list(state.gpus)
+    gpus[gpu] = replace(gpus[gpu], level="derated", since=now, cool_s=0.0, heat_s=0.0, critical_s=0.0)
+    return replace(state, gpus=tuple(gpus), derated=gpu, cause=reason), [Action("derate", reason, gpu)], None
+
+
+def not_restorable(state: State, sample: Mapping[str, Any], policy: Policy) -> str | None:
+    """Why the de-rated GPU may not return yet; None when it may (or when nothing is de-rated)."""
+    if state.derated is None:
+        return None
+    reading = _by_index(sample).get(state.derated, {})
+    gpu = state.gpus[state.derated]
+    if _number(reading.get("margin_celsius")) is None:
+        return f"GPU {state.derated} cannot be read"
+    if _fault_of(reading, [], 2 if reading.get("lost") else 0):
+        return f"GPU {state.derated}: {_fault_of(reading, [], 2 if reading.get('lost') else 0)}"
+    if gpu.cool_s < policy.cool_down_s:
+        return (
+            f"GPU {state.derated} is cool for {gpu.cool_s:.0f} s of {policy.cool_down_s:g} s "
+            f"(margin {gpu.margin:g} °C, wanted {policy.resume_margin_celsius:g} °C)"
+        )
+    return None
+
+
+def ask_restore(
+    state: State, sample: Mapping[str, Any], policy: Policy, now: float
+) -> tuple[State, list[Action], str | None]:
+    """The healthy placement back by command, after the cool-down; the third value says why it is refused."""
+    if state.derated is None:
+        return state, [], None
+    refusal = not_restorable(state, sample, policy)
+    if refusal:
+        return state, [], refusal
+    index, gpus = state.derated, list(state.gpus)
+    old = gpus[index]
+    gpus[index] = replace(
+        old, level="recovering", since=now, fault=None, caps=0, cool_s=0.0, heat_s=0.0, critical_s=0.0
+    )
+    actions = [Action("restore", f"GPU {index} returns by command", index)]
+    if old.caps:
+        actions.insert(0, Action("uncap", "returns to service", index, old.base_limit_w))
+    return replace(state, gpus=tuple(gpus), derated=None, cause=""), actions, None
+
+
+def cap_failed(state: State, gpu: int, policy: Policy) -> State:
+    """A cap that could not be set: the next heat leads to a de-rate instead of another try."""
+    gpus = list(state.gpus)
+    gpus[gpu] = replace(gpus[gpu], caps=policy.cap_steps)
+    return replace(state, gpus=tuple(gpus))
