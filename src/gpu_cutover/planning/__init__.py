@@ -1,0 +1,1 @@
+"""What fits where, how fast physics lets it be, and everything a site's declaration implies. Pure functions."""
