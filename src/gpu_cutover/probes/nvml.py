@@ -7,8 +7,8 @@ module on Debian's own Python asks through the interpreter of `/opt/gpu-cutover`
 
 A reading is plain data: `{"t": epoch seconds, "driver": str, "gpus": [...], "xids": [...]}` or
 `{"t": …, "error": str}`. One GPU: `index, uuid, name, serial, vbios, part_number, bus_id, lost, temperature_celsius,
-margin_celsius, slowdown_margin_celsius, shutdown_margin_celsius, memory_temperature_celsius, clocks_event_bits, power_w, limit_w,
-limit_min_w, limit_max_w, default_limit_w, utilisation_percent, memory_total_bytes, memory_used_bytes,
+margin_celsius, slowdown_margin_celsius, shutdown_margin_celsius, memory_temperature_celsius, clocks_event_bits,
+power_w, limit_w, limit_min_w, limit_max_w, default_limit_w, utilisation_percent, memory_total_bytes, memory_used_bytes,
 ecc_uncorrected, ecc_corrected, remap_corrected, remap_uncorrected, remap_pending, remap_failure, recovery_action,
 pcie_generation, pcie_width, pcie_generation_max, pcie_width_max, pcie_replays, persistence`. A value that the board
 does not report is None.
