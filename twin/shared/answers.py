@@ -53,9 +53,7 @@ def message_text(messages: list[dict[str, object]]) -> str:
 def has_image(messages: list[dict[str, object]]) -> bool:
     """Is there a picture among the parts?"""
     contents = (message.get("content") for message in messages)
-    return any(
-        part.get("type") == "image_url" for content in contents if isinstance(content, list) for part in content
-    )
+    return any(part.get("type") == "image_url" for content in contents if isinstance(content, list) for part in content)
 
 
 def chat(messages: list[dict[str, object]], voice: str) -> str:
@@ -93,8 +91,12 @@ def paragraph(text: str, voice: str) -> str:
     medicines = _medicines(text)
     about = f" The dose stays at {medicines[0]}." if medicines else ""
     if voice == "cloud":
-        return f"Regarding {subject}: no urgent action is needed.{about} Watch the symptoms and ask again if they change."
-    return f"On {subject}: nothing urgent has to be done.{about} Keep watching the symptoms and ask again if they change."
+        return (
+            f"Regarding {subject}: no urgent action is needed.{about} Watch the symptoms and ask again if they change."
+        )
+    return (
+        f"On {subject}: nothing urgent has to be done.{about} Keep watching the symptoms and ask again if they change."
+    )
 
 
 def vision(seed: str, voice: str) -> str:

@@ -77,8 +77,15 @@ def build(checkout: Path, cache: Path, parts: Parts) -> Bundle:
 
 def _key(sources: Mapping[str, Path | None], parts: Parts) -> str:
     """Cached downloads are named by their content's digest already; small trees are read."""
-    named = {name: path.name if name not in ("models", "triton_models") else wheels.digest_of_tree(path) for name, path in sources.items() if path}
-    extras = {path.name: manifest.sha256_of(path) for path in (*parts.extra_debs, *(wheel for group in parts.extra_wheels.values() for wheel in group))}
+    named = {
+        name: path.name if name not in ("models", "triton_models") else wheels.digest_of_tree(path)
+        for name, path in sources.items()
+        if path
+    }
+    extras = {
+        path.name: manifest.sha256_of(path)
+        for path in (*parts.extra_debs, *(wheel for group in parts.extra_wheels.values() for wheel in group))
+    }
     named["own"] = manifest.sha256_of(path) if (path := sources["own"]) else ""
     return hashlib.sha256(json.dumps([LAYOUT, named, extras], sort_keys=True).encode()).hexdigest()[:16]
 

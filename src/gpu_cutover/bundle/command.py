@@ -48,7 +48,9 @@ def build_for(site_dir: Path, suite: str | None = None) -> Bundle:
     """Build (or find) the bundle of a site and write `.state/bundle.json` {path, digest}; raises InputError."""
     checkout = Path(__file__).resolve().parents[3]
     if not (checkout / "pyproject.toml").is_file():
-        raise InputError(str(checkout), "checkout", "is not a checkout of this project", "run from a checkout (pip install -e .)")
+        raise InputError(
+            str(checkout), "checkout", "is not a checkout of this project", "run from a checkout (pip install -e .)"
+        )
     site = read_site(site_dir)
     bundle = build(checkout, cache_directory(), parts_of(site_dir, site, checkout, suite))
     state = site_dir / ".state"
@@ -64,7 +66,7 @@ def read_site(site_dir: Path) -> dict[str, object]:
     """The validated site as plain data; raises InputError."""
     from ..site import load_site
 
-    return load_site(site_dir).site.model_dump(mode="json")
+    return load_site(site_dir).declared()
 
 
 def parts_of(site_dir: Path, site: dict[str, object], checkout: Path, suite: str | None) -> Parts:
@@ -76,4 +78,6 @@ def parts_of(site_dir: Path, site: dict[str, object], checkout: Path, suite: str
     from ..twin.parts import twin_parts
 
     print("bundle: collecting packages and wheels (first time: a few minutes)", file=sys.stderr, flush=True)
-    return twin_parts(site_dir, site, checkout, cache_directory(), {**locks, "vllm": requirements / "vllm-twin.lock"}, suite)
+    return twin_parts(
+        site_dir, site, checkout, cache_directory(), {**locks, "vllm": requirements / "vllm-twin.lock"}, suite
+    )

@@ -25,7 +25,9 @@ def closure(status: Path, cache: Path, packages: Sequence[str] = PACKAGES, suite
 
     Raises InputError when apt cannot resolve or download; `suite_options` are further `-o` options for apt-get.
     """
-    key = hashlib.sha256(json.dumps([sorted(packages), list(suite_options)]).encode() + _installed(status)).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([sorted(packages), list(suite_options)]).encode() + _installed(status)).hexdigest()[
+        :16
+    ]
     directory = cache / "debs" / key
     if directory.is_dir():
         return directory
@@ -62,7 +64,9 @@ def _download(argv: Sequence[str], suite_options: Sequence[str]) -> None:
         result = _command(argv)
     if result.returncode:
         tail = " | ".join(result.stderr.strip().splitlines()[-3:])
-        raise InputError("the distribution's packages", "apt-get", f"failed: {tail}", "check apt's sources, then run it again")
+        raise InputError(
+            "the distribution's packages", "apt-get", f"failed: {tail}", "check apt's sources, then run it again"
+        )
 
 
 def _command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -70,7 +74,9 @@ def _command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT_S, env=environment, check=False)
 
 
-def build_deb(directory: Path, control: Mapping[str, str], files: Mapping[str, tuple[bytes, int]], links: Mapping[str, str]) -> Path:
+def build_deb(
+    directory: Path, control: Mapping[str, str], files: Mapping[str, tuple[bytes, int]], links: Mapping[str, str]
+) -> Path:
     """Build one .deb from memory; equal input gives equal bytes. `files`: absolute path → (content, mode)."""
     with tempfile.TemporaryDirectory() as temporary:
         tree = Path(temporary)
@@ -104,7 +110,9 @@ def write_index(repository: Path) -> None:
     """Write `Packages` for a flat repository, as dpkg-scanpackages does."""
     stanzas = []
     for deb in sorted(repository.glob("*.deb")):
-        fields = subprocess.run(["dpkg-deb", "--field", str(deb)], check=True, capture_output=True, text=True, timeout=60).stdout
+        fields = subprocess.run(
+            ["dpkg-deb", "--field", str(deb)], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
         digest = hashlib.sha256(deb.read_bytes()).hexdigest()
         stanzas.append(f"{fields.rstrip()}\nFilename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n")
     (repository / "Packages").write_text("\n".join(stanzas))

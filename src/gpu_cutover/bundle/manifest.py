@@ -65,5 +65,7 @@ def verify(root: Path) -> int:
         digests = pool.map(lambda name: sha256_of(root / name), sorted(listed))
         for name, digest in zip(sorted(listed), digests, strict=True):
             if digest != listed[name]:
-                raise InputError(str(root), name, f"was altered: sha256 {digest[:12]}…, not {listed[name][:12]}…", REBUILD)
+                raise InputError(
+                    str(root), name, f"was altered: sha256 {digest[:12]}…, not {listed[name][:12]}…", REBUILD
+                )
     return len(listed)

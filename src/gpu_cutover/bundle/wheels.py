@@ -19,7 +19,12 @@ from ..errors import InputError
 
 # The targets' platform: Debian 12's glibc and the wheels' tags that it accepts, newest first.
 PYTHON_VERSION = "3.11.2"
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)) + ("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64")
+PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)) + (
+    "manylinux2014_x86_64",
+    "manylinux2010_x86_64",
+    "manylinux1_x86_64",
+    "linux_x86_64",
+)
 _TIMEOUT_S = 1800
 _EPOCH = "1735689600"  # 2025-01-01: the same sources give the same bytes
 
@@ -38,7 +43,9 @@ def _run(argv: Sequence[str], what: str, env: Mapping[str, str] | None = None) -
     result = subprocess.run(argv, capture_output=True, text=True, timeout=_TIMEOUT_S, env=env, check=False)
     if result.returncode:
         tail = " | ".join((result.stderr or result.stdout).strip().splitlines()[-3:])
-        raise InputError(what, argv[0], f"failed: {tail}", "check the network or the configured package index, then run it again")
+        raise InputError(
+            what, argv[0], f"failed: {tail}", "check the network or the configured package index, then run it again"
+        )
 
 
 def downloaded(lock: Path, cache: Path) -> Path:
@@ -85,7 +92,17 @@ def own_wheel(checkout: Path, cache: Path) -> Path:
             readable(tree)
             environment = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH}
             _run(
-                [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", f"{temporary}/out", str(tree)],
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "wheel",
+                    "--quiet",
+                    "--no-deps",
+                    "--wheel-dir",
+                    f"{temporary}/out",
+                    str(tree),
+                ],
                 "pyproject.toml",
                 environment,
             )
@@ -112,11 +129,18 @@ def uv_binary(wheels: Path, destination: Path) -> None:
 
 
 def write_pure_wheel(
-    directory: Path, name: str, version: str, files: Mapping[str, bytes], requires: Sequence[str], scripts: Mapping[str, str]
+    directory: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, bytes],
+    requires: Sequence[str],
+    scripts: Mapping[str, str],
 ) -> Path:
     """Write a pure Python wheel (PEP 427) whose bytes depend on its content alone; return its path."""
     info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(f"Requires-Dist: {line}\n" for line in requires)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(
+        f"Requires-Dist: {line}\n" for line in requires
+    )
     entries = "[console_scripts]\n" + "".join(f"{command} = {target}\n" for command, target in scripts.items())
     content = {
         **files,

@@ -88,9 +88,15 @@ async def chat(request: web.Request) -> web.StreamResponse:
     reason = "length" if limit < len(pieces) else "stop"
     pieces = pieces[:limit]
     head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": engine.names[0]}
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(pieces), "total_tokens": prompt_tokens + len(pieces)}
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": len(pieces),
+        "total_tokens": prompt_tokens + len(pieces),
+    }
     if data.get("stream"):
-        return await _stream(request, engine, head, pieces, reason, usage, bool((data.get("stream_options") or {}).get("include_usage")))
+        return await _stream(
+            request, engine, head, pieces, reason, usage, bool((data.get("stream_options") or {}).get("include_usage"))
+        )
     async with engine.slot() as arrived:
         pace = engine.pace()
         await asyncio.sleep(pace.ttft_s)
@@ -103,9 +109,17 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 async def _stream(
-    request: web.Request, engine: Engine, head: dict[str, Any], pieces: list[str], reason: str, usage: dict[str, int], with_usage: bool
+    request: web.Request,
+    engine: Engine,
+    head: dict[str, Any],
+    pieces: list[str],
+    reason: str,
+    usage: dict[str, int],
+    with_usage: bool,
 ) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"})
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+    )
 
     async def event(delta: dict[str, str], finish: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}
@@ -149,7 +163,9 @@ async def transcribe(request: web.Request) -> web.Response:
     audio = upload.file.read()
     seconds = answers.clip_seconds(audio)
     text = answers.transcript(audio, VOICE)
-    await _compute(engine, engine.pace().ttft_s + engine.pace().rtf * seconds, int(seconds * 50), len(text) // CHARACTERS_PER_TOKEN)
+    await _compute(
+        engine, engine.pace().ttft_s + engine.pace().rtf * seconds, int(seconds * 50), len(text) // CHARACTERS_PER_TOKEN
+    )
     if form.get("response_format") == "text":
         return web.Response(text=text)
     return web.json_response({"text": text, "usage": {"type": "duration", "seconds": int(seconds) + 1}})
@@ -180,7 +196,9 @@ async def embeddings(request: web.Request) -> web.Response:
         for index, text in enumerate(texts)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-    return web.json_response({"id": f"embd-{uuid.uuid4().hex}", "object": "list", "model": engine.names[0], "data": rows, "usage": usage})
+    return web.json_response(
+        {"id": f"embd-{uuid.uuid4().hex}", "object": "list", "model": engine.names[0], "data": rows, "usage": usage}
+    )
 
 
 async def rerank(request: web.Request) -> web.Response:
@@ -194,9 +212,16 @@ async def rerank(request: web.Request) -> web.Response:
     tokens = sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in texts)
     await _compute(engine, engine.pace().ttft_s, tokens, 0)
     ranked = answers.ranking(query, texts, VOICE)[: data.get("top_n") or len(texts)]
-    results = [{"index": index, "document": {"text": texts[index]}, "relevance_score": score} for index, score in ranked]
+    results = [
+        {"index": index, "document": {"text": texts[index]}, "relevance_score": score} for index, score in ranked
+    ]
     return web.json_response(
-        {"id": f"rerank-{uuid.uuid4().hex}", "model": engine.names[0], "usage": {"total_tokens": tokens}, "results": results}
+        {
+            "id": f"rerank-{uuid.uuid4().hex}",
+            "model": engine.names[0],
+            "usage": {"total_tokens": tokens},
+            "results": results,
+        }
     )
 
 
@@ -204,7 +229,11 @@ async def rerank(request: web.Request) -> web.Response:
 async def key_and_request_id(request: web.Request, handler: Any) -> web.StreamResponse:
     """--api-key guards /v1; --enable-request-id-headers echoes the caller's id."""
     options: argparse.Namespace = request.app[OPTIONS]
-    if options.api_key and request.path.startswith("/v1") and request.headers.get("Authorization") != f"Bearer {options.api_key}":
+    if (
+        options.api_key
+        and request.path.startswith("/v1")
+        and request.headers.get("Authorization") != f"Bearer {options.api_key}"
+    ):
         return web.json_response({"error": "Unauthorized"}, status=401)
     response: web.StreamResponse = await handler(request)
     if options.enable_request_id_headers and not response.prepared:

@@ -19,6 +19,7 @@ from .metrics import Metrics
 SPEED_FILE = Path(os.environ.get("ENGINE_SPEED", "/etc/twin/engine-speed.json"))
 IDLE_SHARE = 0.2  # a loaded model keeps a board at its high clocks
 CHARACTERS_PER_TOKEN = 6
+ACTIVATION_BYTES = 2**30
 
 
 class StartError(Exception):
@@ -37,11 +38,7 @@ class Speed:
     @staticmethod
     def of(model: str, path: Path = SPEED_FILE) -> Speed:
         """The prediction for a model; a model that is not in the file runs at the defaults."""
-        try:
-            data = json.loads(path.read_text()).get(model, {})
-        except (OSError, ValueError):
-            data = {}
-        known = {name: float(data[name]) for name in ("ttft_s", "itl_s", "batch_slope", "rtf") if name in data}
+        known = {name: value for name, value in prediction(model, path).items() if name in Speed.__dataclass_fields__}
         return Speed(**known)
 
 
@@ -71,6 +68,23 @@ def check_weights(path: Path) -> None:
         raise StartError(f"Error while deserializing {path}: incomplete metadata, file not fully covered")
 
 
+def wanted_bytes(options: argparse.Namespace, total: int) -> int:
+    """What the engine takes of each GPU: a share of it, or its weights and the cache that --kv-cache-memory-bytes fixes."""
+    if not options.kv_cache_memory_bytes:
+        return int(total * options.gpu_memory_utilization)
+    weights = prediction((options.served_model_name or [""])[0]).get("weights_bytes", 0)
+    return int(weights / options.tensor_parallel_size) + options.kv_cache_memory_bytes + ACTIVATION_BYTES
+
+
+def prediction(model: str, path: Path = SPEED_FILE) -> dict[str, float]:
+    """The planner's figures for a model, none when there is no file or no entry."""
+    try:
+        data = json.loads(path.read_text()).get(model, {})
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return {name: float(value) for name, value in data.items()}
+
+
 def take_gpus(options: argparse.Namespace) -> tuple[list[int], int]:
     """The engine's GPUs and the bytes it will hold on each; raises StartError as CUDA or vLLM would."""
     current = state.read()
@@ -78,14 +92,16 @@ def take_gpus(options: argparse.Namespace) -> tuple[list[int], int]:
     if not gpus:
         raise StartError("RuntimeError: No CUDA GPUs are available")
     if len(gpus) < options.tensor_parallel_size:
-        raise StartError(f"World size ({options.tensor_parallel_size}) is larger than the number of available GPUs ({len(gpus)})")
+        raise StartError(
+            f"World size ({options.tensor_parallel_size}) is larger than the number of available GPUs ({len(gpus)})"
+        )
     gpus = gpus[: options.tensor_parallel_size]
     wanted = 0
     for index in gpus:
         if state.is_lost(current, index):
             raise StartError(f"CUDA error: device {index} is lost")
         total, used = (int(state.of_gpu(current, index, key)) for key in ("mem.total", "mem.used"))
-        wanted = int(total * options.gpu_memory_utilization)
+        wanted = wanted_bytes(options, total)
         if total - used < wanted:
             raise StartError(
                 f"Free memory on device cuda:{index} ({(total - used) / 2**30:.2f}/{total / 2**30:.2f} GiB) on startup is less than "

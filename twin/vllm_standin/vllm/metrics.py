@@ -49,7 +49,11 @@ class Metrics:
 
     def text(self) -> str:
         """The page at /metrics."""
-        gauges = {"num_requests_running": self.running, "num_requests_waiting": self.waiting, "kv_cache_usage_perc": self.kv_usage}
+        gauges = {
+            "num_requests_running": self.running,
+            "num_requests_waiting": self.waiting,
+            "kv_cache_usage_perc": self.kv_usage,
+        }
         lines = []
         for name, value in gauges.items():
             lines += [f"# TYPE vllm:{name} gauge", f"vllm:{name}{{{self.labels}}} {value}"]

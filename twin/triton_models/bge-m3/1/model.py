@@ -18,7 +18,9 @@ TOKEN = re.compile(r"[a-z0-9äöüß]+")
 @lru_cache(maxsize=8192)
 def direction(token):
     """One fixed direction per word, equal on every machine."""
-    return np.frombuffer(hashlib.shake_256(token.encode()).digest(DIMENSIONS), dtype=np.uint8).astype(np.float32) - 127.5
+    return (
+        np.frombuffer(hashlib.shake_256(token.encode()).digest(DIMENSIONS), dtype=np.uint8).astype(np.float32) - 127.5
+    )
 
 
 def embed(text):
