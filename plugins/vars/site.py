@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleParserError
+from ansible.plugins.vars import BaseVarsPlugin
+
+from gpu_cutover.errors import InputError
+
 DOCUMENTATION = """
 name: site
 short_description: The validated site and everything it implies
@@ -26,15 +35,6 @@ options:
 extends_documentation_fragment:
   - vars_plugin_staging
 """
-
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-from ansible.errors import AnsibleParserError
-from ansible.plugins.vars import BaseVarsPlugin
-
-from gpu_cutover.errors import InputError
 
 SITE_FILE = Path("group_vars/all/site.yml")
 

@@ -1,4 +1,4 @@
-"""Parameters and bytes of a model, computed from its architecture numbers (each equals the published parameter count)."""
+"""Parameters and bytes of a model, computed from its architecture numbers; each equals the published count."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from typing import Any
 from ..catalog import Catalog, load_catalog
 from ..site import rules
 from ..site.model import RouteName, Site, Tenant
-from . import fit as fitting
 from . import latency
+from .targets import estimates, verdict
 
 MODELS_DIR = "/srv/models"
 LITELLM_CLOUD = "http://127.0.0.1:4000"
@@ -328,20 +328,28 @@ def _floors(site: Site, catalog: Catalog) -> dict[str, Any]:
 
 
 def _targets(site: Site, catalog: Catalog) -> list[dict[str, Any]]:
+    """The plan's figure, the accepted one, and what arithmetic says: `floor`, `expected` are null where it is silent."""
+    arithmetic = estimates(site, catalog)
     targets = []
     for name, known in catalog.targets.items():
         declared = site.spec.targets[name]
         restated = declared.restated
+        accepted = restated.accepted if restated else declared.plan
+        estimate = arithmetic.get(name)
         targets.append(
             {
                 "name": name,
                 "title": known.title,
                 "plan": declared.plan,
-                "accepted": restated.accepted if restated else declared.plan,
+                "accepted": accepted,
                 "unit": known.unit,
                 "better": known.better,
                 "reason": restated.reason if restated else "",
                 "by": restated.by if restated else "",
+                "floor": round(estimate.floor, 4) if estimate and estimate.floor is not None else None,
+                "expected": round(estimate.expected, 4) if estimate else None,
+                "how": estimate.how if estimate else "",
+                "verdict": verdict(known.better, accepted, estimate),
             }
         )
     return targets
@@ -359,7 +367,7 @@ def _driver(site: Site, catalog: Catalog) -> dict[str, Any]:
 
 
 def power_sum(site: Site) -> dict[str, float]:
-    """Nameplate power of the GPU host in W: DC sum, AC at the supplies' efficiency, and what is left with one feed lost.
+    """Nameplate power of the GPU host in W: DC sum, AC at the supplies' efficiency, what is left with one feed lost.
 
     With A/B feeds a whole feed's supplies go at once; with one feed a single supply does.
     """

@@ -1,9 +1,9 @@
 """What fits on which GPU, by the engines' own rule.
 
-vLLM takes `gpu_memory_utilization` of a GPU's memory, loads weights, measures its activations, and makes KV cache of the
-rest. Several engines on one GPU share it by explicit fractions: an engine with a declared `kv_gib`, or with no KV cache,
-gets exactly what it needs; the others share what is left. So an engine keeps its fraction, and need not restart, when
-its neighbours change.
+vLLM takes `gpu_memory_utilization` of a GPU's memory, loads weights, measures its activations, and makes KV cache of
+the rest. Several engines on one GPU share it by explicit fractions: an engine with a declared `kv_gib`, or with no KV
+cache, gets exactly what it needs; the others share what is left. So an engine keeps its fraction, and need not restart,
+when its neighbours change.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _reserve(instance: Instance, gpu: Gpu, catalog: Catalog) -> int:
 
 
 def _need(name: str, instance: Instance, split: int, gpu: Gpu, catalog: Catalog) -> Share:
-    """What the engine needs of each of its GPUs at least; the KV cache is rounded up to a whole step of the fraction."""
+    """What the engine needs of each of its GPUs at least; the cache is rounded up to a whole step of the fraction."""
     memory = gpu.memory_mib * MIB
     weights = math.ceil(instance.model.weight_bytes(instance.weights) / split)
     activations = _reserve(instance, gpu, catalog)

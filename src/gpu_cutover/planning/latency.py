@@ -1,7 +1,8 @@
 """How fast physics lets a model answer, and what to expect of a real engine. Seconds everywhere.
 
-Decoding one token reads every weight once (and nothing else counts much), so `bytes / (bandwidth x GPUs)` is a floor that no
-engine can beat; real ones reach 0.5-0.75 of it. Prefill and speech encoding are arithmetic: `operations / (peak x efficiency)`.
+Decoding one token reads every weight once (and nothing else counts much), so `bytes / (bandwidth x GPUs)` is a floor
+that no engine can beat; real ones reach 0.5-0.75 of it. Prefill and speech encoding are arithmetic: `operations /
+(peak x efficiency)`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def note_floor(model: Model, weights: Format, gpu: Gpu, gpus: int, tokens: int =
 def note_expected(
     model: Model, weights: Format, gpu: Gpu, gpus: int, streams: int, catalog: Catalog, tokens: int = NOTE_TOKENS
 ) -> float:
-    """Seconds for a note while `streams` streams decode at once: prompt, then tokens, each stream slowing all by 4.5 %."""
+    """Seconds for a note while `streams` streams decode at once: prompt, then tokens, each further stream 4.5 % slower."""
     itl = decode_expected(model, weights, gpu, gpus, catalog) * (1 + catalog.vllm.batch_slope * (streams - 1))
     return prefill(model, weights, gpu, gpus, PROMPT_TOKENS, catalog) + tokens * itl
 
@@ -61,7 +62,7 @@ def _window_bytes(model: Model) -> int:
 
 
 def speech_floor(model: Model, weights: Format, gpu: Gpu, audio_s: float, catalog: Catalog) -> float:
-    """Seconds to transcribe, all windows decoded in one batch: every step reads the decoder once and each window's keys."""
+    """Seconds to transcribe, all windows in one batch: every step reads the decoder once and each window's keys."""
     windows = max(1, round(audio_s / WINDOW_S))
     step = (model.decode_bytes(weights) + windows * _window_bytes(model)) / gpu.memory_bandwidth
     return _encode(model, gpu, windows, catalog) + catalog.vllm.whisper_tokens_per_window * step
@@ -87,9 +88,12 @@ def speech_slope(model: Model, weights: Format, gpu: Gpu, audio_s: float, catalo
 
 
 def speed(model: Model, weights: Format, gpu: Gpu, gpus: int, catalog: Catalog) -> dict[str, float]:
-    """What to expect of an engine: `ttft_s` for a 3,000-token prompt (encoders: the whole answer for a passage of 512),
-    `itl_s` per token of one stream, `batch_slope` (each further stream or recording slows `itl_s` or `rtf` by this share,
-    never `ttft_s`) and `rtf` (speech only: seconds per second of audio)."""
+    """What to expect of an engine.
+
+    `ttft_s` for a 3,000-token prompt (encoders: the whole answer for a passage of 512), `itl_s` per token of one stream,
+    `rtf` seconds per second of audio (speech only), and `batch_slope`: the share by which each further stream slows
+    `itl_s` of all, or each further recording `rtf` of all; never `ttft_s`.
+    """
     if model.kind == "speech":
         rtf = speech_expected(model, weights, gpu, 600.0, 1, catalog) / 600.0
         slope = speech_slope(model, weights, gpu, 600.0, catalog)

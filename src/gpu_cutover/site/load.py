@@ -1,4 +1,4 @@
-"""Read a site directory: hosts.yml, group_vars/all/site.yml and the records. One InputError for the first thing wrong."""
+"""Read a site directory: hosts.yml, group_vars/all/site.yml, the records. One InputError for the first thing wrong."""
 
 from __future__ import annotations
 

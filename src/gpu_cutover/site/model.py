@@ -1,10 +1,8 @@
 """The declared site: every key of `site:` and of the records beside it. Unknown keys and wrong types are refused.
 
-This module is the law for `inventory/<site>/group_vars/all/site.yml`; README.md beside it explains every key in one line.
-What one key alone cannot say (a route's model is declared, a model fits its GPUs) is in `rules.py`.
+This module is the law for `inventory/<site>/group_vars/all/site.yml`; README.md beside it explains every key in one
+line. What one key alone cannot say (a route's model is declared, a model fits its GPUs) is in `rules.py`.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
@@ -67,7 +65,7 @@ class Tenant(Strict):
 
 
 class Fallback(Strict):
-    """When an on-prem answer is given up for the cloud's: per request (first byte), per model (error rate in a window)."""
+    """When an on-prem answer is given up for the cloud's: per request (first byte), per model (errors in a window)."""
 
     first_byte_s: ShortSeconds
     error_rate: Share
@@ -126,7 +124,7 @@ class Minimums(Strict):
 
 
 class Gates(Strict):
-    """Limits and minimum counts of the gates. Floors that belong to a GPU (bus bandwidth, copies) come from the catalog."""
+    """Limits and minimum counts of the gates. Floors that belong to a GPU (bus bandwidth) come from the catalog."""
 
     psu_load_max: Share
     thermal_margin_min_celsius: Celsius
