@@ -6,18 +6,25 @@ checking stays on.
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
 
 from . import connect
-from .lab import Host, Lab
+from .lab import Host, Lab, own_name
 
 
 def _make_key(path: Path, comment: str) -> None:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], check=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text)
+    part.rename(path)
 
 
 def host_key(lab: Lab, host: str) -> Path:
@@ -39,19 +46,24 @@ def ensure_access(lab: Lab) -> None:
     """Make the keys that are missing and write known_hosts and ssh_config anew (they follow the inventory)."""
     lab.state_directory.mkdir(parents=True, exist_ok=True)
     (lab.site_dir / ".state").chmod(0o700)
-    _make_key(client_key(lab), f"twin of {lab.site_dir.name}")
-    known = []
-    for host in lab.hosts.values():
-        _make_key(host_key(lab, host.name), host.name)
-        kind, key, *_ = host_key(lab, host.name).with_name(f"{host.name}.pub").read_text().split()
-        known.append(f"{','.join(names_of(lab, host))} {kind} {key}\n")
-    (lab.state_directory / "known_hosts").write_text("".join(known))
-    (lab.state_directory / "ssh_config").write_text(ssh_config(lab, sys.executable))
+    with (lab.state_directory / ".lock").open("w") as lock:  # two labs of one site may come up at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _make_key(client_key(lab), f"twin of {lab.site_dir.name}")
+        known = []
+        for host in lab.hosts.values():
+            _make_key(host_key(lab, host.name), host.name)
+            kind, key, *_ = host_key(lab, host.name).with_name(f"{host.name}.pub").read_text().split()
+            known.append(f"{','.join(names_of(lab, host))} {kind} {key}\n")
+        _replace(lab.state_directory / "known_hosts", "".join(known))
+        _replace(lab.state_directory / "ssh_config", ssh_config(lab, sys.executable))
 
 
 def ssh_config(lab: Lab, python: str) -> str:
-    """The configuration for `ssh -F`: by name or by address, keys checked, through the lab's network."""
-    proxy = f'"{python}" -I -S "{connect.__file__}" {lab.name} %h %p'
+    """The configuration for `ssh -F`: by name or by address, keys checked, through the lab's network.
+
+    It names the site's own lab; `TWIN_LAB` in the environment of ssh leads to another one of the same site.
+    """
+    proxy = f'"{python}" -I -S "{connect.__file__}" {own_name(lab.site_dir)} %h %p'
     blocks = [
         f"Host {' '.join(names_of(lab, host))}\n    HostName {host.address}\n    HostKeyAlias {host.name}\n"
         for host in lab.hosts.values()

@@ -54,6 +54,7 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "dnsmasq": "dnsmasq-base",
     "nsenter": "util-linux",
+    "sysctl": "procps",
     "unshare": "util-linux",
 }
 
@@ -142,9 +143,12 @@ def ensure_tree(suite: str) -> Path:
                 shutil.rmtree(leftover)
             print(f"base system {suite}: building once (about a minute), kept in {tree.parent}", flush=True)
             part = tree.with_name(f"{tree.name}.part")
-            _build(suite, part)
-            _finish(part)
-            part.rename(tree)
+            try:
+                _build(suite, part)
+                _finish(part)
+                part.rename(tree)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
     return tree
 
 
@@ -164,7 +168,6 @@ def _build(suite: str, target: Path) -> None:
         file.flush()
         result = subprocess.run(_mmdebstrap(suite, target, file.name if sources else ""), stderr=output, check=False)
     if result.returncode != 0:
-        shutil.rmtree(target, ignore_errors=True)
         last = " | ".join(log.read_text().splitlines()[-3:])
         raise InputError(str(log), suite, f"the base system could not be built: {last}", "see the log, then again")
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ..errors import EXIT_DONE, EXIT_ERROR, InputError
 from . import access, base, cgroups, hosts, network, services
@@ -38,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     up = verb("up", "boot the hosts that are not running; says what it does")
-    up.add_argument("--suite", default=os.environ.get("TWIN_SUITE") or base.DEFAULT_SUITE, help="of the hosts")
+    up.add_argument(
+        "--suite", default=os.environ.get("TWIN_SUITE"), help=f"of new hosts (default {base.DEFAULT_SUITE})"
+    )
     verb("down", "switch everything off and remove every trace of the lab")
     verb("status", "what runs").add_argument("--json", action="store_true")
     shell = verb("shell", "a root shell in a host, or one command, without ssh", host=True)
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verb == "shell":
         return _shell(lab, lab.host(args.host), args.argv)
     if args.verb == "up":
-        return _up_from_terminal(lab, args.suite)
+        return _up_from_terminal(lab, _suite(lab, args.suite))
     with locked(lab):
         if args.verb == "down":
             down(lab, say)
@@ -87,19 +90,56 @@ def say(line: str) -> None:
 @contextlib.contextmanager
 def locked(lab: Lab) -> Iterator[None]:
     """One command at a time changes a lab; the lock is gone with the process that held it."""
-    lab.run_directory.parent.mkdir(parents=True, exist_ok=True)
-    path = lab.run_directory.with_suffix(".lock")
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting: another command is changing lab {lab.name}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    path = lab.run_directory / "lock"
+    while True:
+        lab.run_directory.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting: another command is changing lab {lab.name}")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # `down` removes the file it holds: who waited for that one must ask for the new one
+            if path.exists() and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                _check_owner(lab)
+                yield
+                return
+
+
+def _check_owner(lab: Lab) -> None:
+    """Raise InputError when a lab of this name belongs to another site."""
+    owner = _described(lab).get("site")
+    if owner and owner != str(lab.site_dir) and cgroups.populated(cgroups.of_lab(lab.name)):
+        raise InputError("environment", "TWIN_LAB", f"lab {lab.name} belongs to {owner}", "choose another name")
+
+
+@contextlib.contextmanager
+def interrupt_sets(cancelled: threading.Event) -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM only set the event; KeyboardInterrupt follows at the end.
+
+    Raised while a thread is being started, KeyboardInterrupt would lose that thread, and it would boot its host later.
+    """
+    interrupted: list[int] = []
+
+    def remember(number: int, _frame: object) -> None:
+        interrupted.append(number)
+        cancelled.set()
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if interrupted:
+            raise KeyboardInterrupt
 
 
-def up(lab: Lab, suite: str, say: Say, cancelled: threading.Event) -> None:
-    """Everything that is not there yet: base system, network, services, hosts in parallel. Raises BootError."""
+def up(lab: Lab, suite: str, say: Say) -> None:
+    """Everything that is not there yet: base system, network, services, hosts in parallel.
+
+    Raises InputError, BootError, KeyboardInterrupt; what was started by then is still there.
+    """
     began = time.monotonic()
     tree = base.ensure_tree(suite)
     lab.directory.mkdir(parents=True, exist_ok=True)
@@ -110,10 +150,14 @@ def up(lab: Lab, suite: str, say: Say, cancelled: threading.Event) -> None:
     started = services.start_missing(lab)
     if started:
         say(f"network {lab.gateway}/24, services {', '.join(started)}")
-    with ThreadPoolExecutor(max_workers=len(lab.hosts)) as pool:
-        lines = pool.map(lambda host: _bring_up(lab, host, suite, tree, cancelled), lab.hosts.values())
-        for line in lines:
-            say(line)
+    cancelled = threading.Event()
+    with interrupt_sets(cancelled), ThreadPoolExecutor(max_workers=len(lab.hosts)) as pool:
+        booting = [pool.submit(_bring_up, lab, host, suite, tree, cancelled) for host in lab.hosts.values()]
+        try:
+            for future in booting:
+                say(future.result())
+        finally:
+            cancelled.set()  # one that failed: the others need not wait
     say(f"lab {lab.name} is up in {time.monotonic() - began:.1f} s")
 
 
@@ -157,24 +201,25 @@ def down(lab: Lab, say: Say) -> None:
     for directory in (lab.directory, lab.run_directory):
         if directory.exists():
             subprocess.run(["rm", "-rf", "--one-file-system", str(directory)], check=True)
-    (lab.state_directory / "lab.json").unlink(missing_ok=True)
+    if _described(lab, lab.state_directory).get("lab") == lab.name:
+        (lab.state_directory / "lab.json").unlink()
     say(f"lab {lab.name} is down in {time.monotonic() - began:.1f} s")
 
 
 def _up_from_terminal(lab: Lab, suite: str) -> int:
     """`up`, taken back when it fails or is interrupted: all of it, or only what this call started."""
-    cancelled = threading.Event()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with locked(lab):
         before = {host.name for host in lab.hosts.values() if hosts.is_running(lab, host)}
         try:
-            up(lab, suite, say, cancelled)
-        except (KeyboardInterrupt, hosts.BootError, subprocess.CalledProcessError, OSError) as error:
+            up(lab, suite, say)
+        except BaseException as error:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-            cancelled.set()
-            say(f"gpu-cutover: twin up: {error or 'interrupted'}")
             _take_back(lab, before)
+            if not isinstance(error, (KeyboardInterrupt, hosts.BootError, subprocess.CalledProcessError, OSError)):
+                raise
+            print(f"gpu-cutover: twin up: {str(error) or 'interrupted'}", file=sys.stderr)
             return EXIT_ERROR
     return EXIT_DONE
 
@@ -211,7 +256,7 @@ def _shell(lab: Lab, host: Host, argv: Sequence[str]) -> int:
 def _status(lab: Lab, as_json: bool) -> int:
     states = [hosts.status(lab, host) for host in lab.hosts.values()]
     bundle = hosts.bundle_of(lab)
-    suite = _suite_of(lab)
+    suite = _described(lab).get("suite")
     if as_json:
         data = {
             "lab": lab.name,
@@ -230,8 +275,18 @@ def _status(lab: Lab, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def _suite_of(lab: Lab) -> str | None:
+def _described(lab: Lab, directory: Path | None = None) -> dict[str, Any]:
+    """The lab.json that the last `up` wrote, empty before it."""
     try:
-        return str(json.loads((lab.directory / "lab.json").read_text())["suite"])
-    except (OSError, ValueError, KeyError):
-        return None
+        data: dict[str, Any] = json.loads(((directory or lab.directory) / "lab.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return data
+
+
+def _suite(lab: Lab, asked: str | None) -> str:
+    """The suite asked for, or the one the lab has; raises InputError when these differ."""
+    present = _described(lab).get("suite")
+    if asked and present and asked != present:
+        raise InputError("--suite", asked, f"lab {lab.name} was made of {present}", "gpu-cutover twin down first")
+    return str(asked or present or base.DEFAULT_SUITE)

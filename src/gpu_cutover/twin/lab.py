@@ -89,6 +89,11 @@ class Lab:
         return self.hosts[name]
 
 
+def own_name(site_dir: Path) -> str:
+    """The lab a site directory has when nobody names another."""
+    return "tw" + hashlib.sha256(str(site_dir.resolve()).encode()).hexdigest()[:6]
+
+
 def lab_name(site_dir: Path) -> str:
     """The lab's name for a site directory; `TWIN_LAB` overrides it. Raises InputError for a name that cannot be one."""
     given = os.environ.get("TWIN_LAB")
@@ -96,7 +101,7 @@ def lab_name(site_dir: Path) -> str:
         if not LAB_NAME.fullmatch(given):
             raise InputError("environment", "TWIN_LAB", f"{given!r} cannot name a lab", f"match {LAB_NAME.pattern}")
         return given
-    return "tw" + hashlib.sha256(str(site_dir.resolve()).encode()).hexdigest()[:6]
+    return own_name(site_dir)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -106,21 +111,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(str(path), "-", "no such file", "give a site directory with -i") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(str(path), "-", " ".join(str(error).split()), "correct the file") from None
-    if not isinstance(data, dict):
-        raise InputError(str(path), "-", "is not a mapping", "correct the file")
-    return data
+    return _mapping(path, "-", data)
 
 
-def _host_entries(group: Any) -> Iterator[tuple[str, Any]]:
+def _mapping(path: Path, key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(str(path), key, "is not a mapping", "correct the file")
+    return value
+
+
+def _host_entries(path: Path, group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every host of an inventory group and of its children, with its variables."""
-    if isinstance(group, dict):
-        yield from (group.get("hosts") or {}).items()
-        for child in (group.get("children") or {}).values():
-            yield from _host_entries(child)
+    yield from _mapping(path, "hosts", group.get("hosts")).items()
+    for name, child in _mapping(path, "children", group.get("children")).items():
+        yield from _host_entries(path, _mapping(path, str(name), child))
 
 
-def _host(path: Path, name: str, variables: Any) -> Host | None:
-    values = variables if isinstance(variables, dict) else {}
+def _host(path: Path, name: str, values: Mapping[str, Any]) -> Host | None:
     if "ansible_host" not in values:
         return None
     if not HOST_NAME.fullmatch(name):
@@ -135,8 +144,8 @@ def _host(path: Path, name: str, variables: Any) -> Host | None:
 def read_hosts(path: Path) -> dict[str, Host]:
     """The hosts of an inventory file, in its order; raises InputError."""
     hosts: dict[str, Host] = {}
-    for name, variables in (entry for group in _read_yaml(path).values() for entry in _host_entries(group)):
-        host = _host(path, name, variables)
+    for name, variables in _host_entries(path, {"children": _read_yaml(path)}):
+        host = _host(path, str(name), _mapping(path, str(name), variables))
         if host:
             hosts[name] = host
     if not hosts:
@@ -149,17 +158,19 @@ def read_hosts(path: Path) -> dict[str, Host]:
 def load_lab(site_dir: Path) -> Lab:
     """The lab of a site directory; raises InputError. A site without `site.yml` gets the defaults (small test labs)."""
     site_file = site_dir / "group_vars" / "all" / "site.yml"
-    site = _read_yaml(site_file).get("site", {}) if site_file.exists() else {}
-    network = site.get("network") if isinstance(site, dict) else None
-    network = network if isinstance(network, dict) else {}
+    site = _mapping(site_file, "site", _read_yaml(site_file).get("site")) if site_file.exists() else {}
+    network = _mapping(site_file, "site.network", site.get("network"))
+    mtu = network.get("mtu", 1500)
+    if not isinstance(mtu, int):
+        raise InputError(str(site_file), "site.network.mtu", "is not a number", "give bytes, such as 9000")
     return Lab(
         name=lab_name(site_dir),
         site_dir=site_dir.resolve(),
-        site=site if isinstance(site, dict) else {},
+        site=site,
         hosts=read_hosts(site_dir / "hosts.yml"),
         domain=str(network.get("domain", DEFAULT_DOMAIN)),
         gateway=str(network.get("resolver", DEFAULT_GATEWAY)),
-        mtu=int(network.get("mtu", 1500)),
+        mtu=mtu,
     )
 
 

@@ -5,6 +5,7 @@ Each is one process in its own control group inside the lab's network, found by 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -88,7 +89,10 @@ def read_cables(path: Path) -> list[Mapping[str, Any]]:
     """The site's cabling record, empty when there is none; raises InputError when it is not a list of cables."""
     if not path.exists():
         return []
-    data = yaml.safe_load(path.read_text())
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(str(path), "-", " ".join(str(error).split()), "correct the file") from None
     cables = data.get("cables", data.get("cabling")) if isinstance(data, dict) else data
     if not isinstance(cables, list) or not all(isinstance(cable, dict) for cable in cables):
         raise InputError(str(path), "cables", "is not a list of cables", "give host, port, switch, switch_port")
@@ -102,8 +106,10 @@ def wiring_path(lab: Lab) -> Path:
 
 def wanted(lab: Lab) -> list[Service]:
     """Every service of the lab; writes the configurations they read."""
-    config = lab.directory / "dnsmasq.conf"
-    config.write_text(dnsmasq_config(lab))
+    records = dnsmasq_config(lab)
+    # named by its content, so that other records are another command line and dnsmasq is started anew
+    config = lab.directory / f"dnsmasq-{hashlib.sha256(records.encode()).hexdigest()[:8]}.conf"
+    config.write_text(records)
     cables = read_cables(lab.site_dir / "records" / "cabling.yml")
     if not wiring_path(lab).exists():
         wiring_path(lab).write_text(json.dumps(wiring(lab, cables), indent=1))
