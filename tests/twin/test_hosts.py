@@ -140,7 +140,7 @@ def test_a_new_bundle_is_mounted_by_the_next_up(lab: LabUnderTest, tmp_path: Pat
     record = lab.site / ".state" / "bundle.json"
     record.write_text(f'{{"path": "{tmp_path}", "digest": "00"}}')
     try:
-        assert lab.up().count("restarted: its mounts changed") == 2
+        assert lab.up().count("restarted with what changed") == 2
         assert lab.shell("cloud", "ls", "/srv/bundle") == "SHA256SUMS"
         assert lab.twin("shell", "cloud", "touch", "/srv/bundle/x").returncode != 0
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpu_cutover.errors import InputError
-from gpu_cutover.twin import access, base, hosts, lab, lldp, services
+from gpu_cutover.twin import access, base, hosts, lab, lldp, ntp, services
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,6 +90,31 @@ def test_the_twins_own_inventory_has_the_five_hosts_of_the_architecture() -> Non
         "clinic": "10.87.0.51",
     }
     assert found["cloud"].aliases == ("api.openai.com", "api.cohere.com")
+
+
+def test_the_twins_names_are_those_its_site_declares() -> None:
+    twin = lab.load_lab(ROOT / "inventory" / "twin")
+    declared = twin.site["network"]
+    config = services.dnsmasq_config(twin).splitlines()
+    assert f"address=/{declared['edge_name']}/10.87.0.11" in config
+    assert f"address=/{declared['bmc'].removeprefix('https://')}/10.87.0.1" in config
+
+
+def test_the_twins_wiring_is_its_cabling_record() -> None:
+    site = ROOT / "inventory" / "twin"
+    said = services.wiring(lab.load_lab(site), services.read_cables(site / "records" / "cabling.yml"))
+    assert said["ports"]["v-gpu1"] == {"port": "Ethernet1/21", "description": "gpu1 eth0"}
+
+
+def test_a_time_answer_returns_the_askers_stamp_and_this_clock() -> None:
+    asked = b"\x1b" + bytes(39) + b"ASKED-AT"
+    answer = ntp.reply(asked, 1000.0, 1000.5)
+    assert answer is not None
+    assert answer[0] == 0x1C  # version 3, server
+    assert answer[24:32] == b"ASKED-AT"
+    assert int.from_bytes(answer[40:44], "big") - ntp.EPOCH_1900 == 1000
+    assert answer[44] == 0x80  # half a second
+    assert ntp.reply(b"short", 0, 0) is None
 
 
 @pytest.mark.parametrize(

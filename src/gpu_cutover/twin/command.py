@@ -168,7 +168,7 @@ def _bring_up(lab: Lab, host: Host, suite: str, tree: Path, cancelled: threading
             hosts.wait_until_ready(lab, host, cancelled)
             return f"{where} already up"
         hosts.stop(lab, host)
-        why = "restarted: its mounts changed (a new bundle)"
+        why = "restarted with what changed (bundle, mounts)"
     else:
         why = "booted with its disk" if lab.disk(host.name).exists() else "booted"
     hosts.prepare(lab, host, suite, tree)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -56,6 +57,7 @@ class Lab:
     domain: str = DEFAULT_DOMAIN
     gateway: str = DEFAULT_GATEWAY
     mtu: int = 1500
+    gateway_names: tuple[str, ...] = ()  # besides `switch`: the BMCs answer there
 
     @property
     def directory(self) -> Path:
@@ -161,6 +163,7 @@ def load_lab(site_dir: Path) -> Lab:
     site = _mapping(site_file, "site", _read_yaml(site_file).get("site")) if site_file.exists() else {}
     network = _mapping(site_file, "site.network", site.get("network"))
     mtu = network.get("mtu", 1500)
+    bmc = urlsplit(str(network.get("bmc") or "")).hostname
     if not isinstance(mtu, int):
         raise InputError(str(site_file), "site.network.mtu", "is not a number", "give bytes, such as 9000")
     return Lab(
@@ -171,6 +174,7 @@ def load_lab(site_dir: Path) -> Lab:
         domain=str(network.get("domain", DEFAULT_DOMAIN)),
         gateway=str(network.get("resolver", DEFAULT_GATEWAY)),
         mtu=mtu,
+        gateway_names=(bmc,) if bmc else (),
     )
 
 

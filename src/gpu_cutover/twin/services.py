@@ -1,4 +1,4 @@
-"""What the lab itself runs: the resolver, the switch's LLDP, and whatever the stand-ins ask for (BMCs).
+"""What the lab itself runs: the resolver, the clock, the switch's LLDP, and whatever the stand-ins ask for (BMCs).
 
 Each is one process in its own control group inside the lab's network, found by name and ended with the lab.
 """
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import yaml
 
 from ..errors import InputError
-from . import cgroups, enter, lldp
+from . import cgroups, enter, lldp, ntp
 from .lab import BRIDGE, Lab
 
 DEFAULT_SWITCH = "sw1"
@@ -66,6 +66,7 @@ def dnsmasq_config(lab: Lab) -> str:
         "local=/#/",
         "local-ttl=5",
         f"host-record=switch.{lab.domain},switch,{lab.gateway}",
+        *(f"address=/{name}/{lab.gateway}" for name in lab.gateway_names),
     ]
     for host in lab.hosts.values():
         lines.append(f"host-record={host.name}.{lab.domain},{host.name},{host.address}")
@@ -93,9 +94,9 @@ def read_cables(path: Path) -> list[Mapping[str, Any]]:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise InputError(str(path), "-", " ".join(str(error).split()), "correct the file") from None
-    cables = data.get("cables", data.get("cabling")) if isinstance(data, dict) else data
+    cables = data.get("links") if isinstance(data, dict) else None
     if not isinstance(cables, list) or not all(isinstance(cable, dict) for cable in cables):
-        raise InputError(str(path), "cables", "is not a list of cables", "give host, port, switch, switch_port")
+        raise InputError(str(path), "links", "is not a list of cables", "give host, port, switch, switch_port")
     return cables
 
 
@@ -116,6 +117,7 @@ def wanted(lab: Lab) -> list[Service]:
     own: list[Service] = [
         Command("dns", ("dnsmasq", f"--conf-file={config}")),
         Command("lldp", (sys.executable, "-I", "-S", str(lldp.__file__), str(wiring_path(lab)))),
+        Command("ntp", (sys.executable, "-I", "-S", str(ntp.__file__), lab.gateway)),
     ]
     return own + _standins(lab)
 
