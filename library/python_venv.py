@@ -40,6 +40,10 @@ options:
     description: The interpreter of the environment.
     type: path
     default: /usr/bin/python3
+  links:
+    description: Symbolic links made inside the environment after the installation, path to target.
+    type: dict
+    default: {}
   state:
     description: V(present) installs the lock, V(previous) switches back to the release before.
     type: str
@@ -95,6 +99,11 @@ def _interpreter(module: AnsibleModule) -> str:
     return f"{module.params['python']} {out.strip()}"
 
 
+def _digest(module: AnsibleModule, lock: bytes) -> str:
+    links = module.params["links"]
+    return str(venv.release_digest(lock, _interpreter(module), links))
+
+
 def _read_lock(module: AnsibleModule) -> bytes | None:
     """The lock's bytes after checking that the bundle can satisfy it; None when a dry run finds no bundle yet."""
     lock, wheels, uv = (Path(module.params[key]) for key in ("lock", "wheels", "uv"))
@@ -130,6 +139,8 @@ def _build(module: AnsibleModule, release: Path) -> None:
                 module.fail_json(msg=f"{' '.join(step[1:3])} failed: {(err or out).strip()[-2000:]}", rc=rc)
     finally:
         shutil.rmtree(cache, ignore_errors=True)
+    for name, target in params["links"].items():
+        (release / name).symlink_to(target)
     (release / STAMP).write_text(release.name + "\n")
 
 
@@ -145,7 +156,7 @@ def _present(module: AnsibleModule, link: Path, previous_link: Path) -> dict[str
     before = _target(link)
     if content is None:
         return {"changed": not before, "release": before, "previous": _target(previous_link)}
-    release = Path(venv.release_path(str(link), venv.release_digest(content, _interpreter(module))))
+    release = Path(venv.release_path(str(link), _digest(module, content)))
     built = (release / STAMP).exists()
     result: dict[str, object] = {
         "changed": before != str(release) or not built,
@@ -187,6 +198,7 @@ def main() -> None:
             "wheels": {"type": "path"},
             "uv": {"type": "path", "default": "/srv/bundle/bin/uv"},
             "python": {"type": "path", "default": "/usr/bin/python3"},
+            "links": {"type": "dict", "default": {}},
             "state": {"type": "str", "choices": ["present", "previous"], "default": "present"},
         },
         required_if=[("state", "present", ["lock", "wheels"])],

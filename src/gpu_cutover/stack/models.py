@@ -53,6 +53,8 @@ def locked_files(lock: Mapping[str, Any]) -> list[LockedFile]:
             raise ModelFileError(
                 f"models.lock.json: {model}: not revision, files, sha256 and bytes: {error!r}"
             ) from error
+        if not listed or entry.get("locked") is False:
+            raise ModelFileError(f"models.lock.json: {model}: no file is locked, so none can be verified")
     for file in files:
         _refuse_unsafe(file)
     return files

@@ -8,8 +8,9 @@ environment.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -60,9 +61,10 @@ def missing_wheels(lock: str, file_names: Iterable[str]) -> list[str]:
     ]
 
 
-def release_digest(lock: bytes, interpreter: str) -> str:
-    """Digest of what the environment will hold: the lock's bytes and the interpreter's path and full version."""
-    return hashlib.sha256(lock + b"\0" + interpreter.encode()).hexdigest()[:DIGEST_LENGTH]
+def release_digest(lock: bytes, interpreter: str, links: Mapping[str, str]) -> str:
+    """Digest of what the environment will hold: the lock, the interpreter's path and full version, the links."""
+    rest = json.dumps([interpreter, dict(links)], sort_keys=True)
+    return hashlib.sha256(lock + b"\0" + rest.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def release_path(directory: str, digest: str) -> str:

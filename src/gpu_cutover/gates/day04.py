@@ -1,0 +1,238 @@
+"""Day 4: does every engine, router and door run, is each what the plan says, and is the sealed side really sealed?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .check import Check, at_most, equals, reading_of, unproven
+
+Plan = Mapping[str, Any]
+Readings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+MEMORY_SHARE_MAX = 0.92
+MEMORY_SOURCE = "vLLM's default of gpu_memory_utilization: what it leaves is needed by the CUDA contexts"
+PLAN = "site_plan"
+CONTRACT = "docs/architecture.md, section 5"
+SEAL = "design: a sensitive tenant never reaches the cloud"
+_FRACTION = re.compile(r"--gpu-memory-utilization (\d+(?:\.\d+)?)")
+
+
+def checks(plan: Plan, readings: Readings) -> list[Check]:
+    """All checks of day 4. `readings`: `stack` of GPU hosts and gateways, `router` of gateways."""
+    stack = readings.get("stack", {})
+    gpu_hosts = [host for host, reading in stack.items() if "engines" in reading]
+    gateways = [host for host in stack if host not in gpu_hosts]
+    found = [*_fits(plan), *_present(gpu_hosts, gateways)]
+    for host in gpu_hosts:
+        found += _gpu_host(plan, host, *reading_of(readings, "stack", host))
+    for host in gateways:
+        found += _gateway(host, *reading_of(readings, "stack", host))
+        found += _routers(plan, host, *reading_of(readings, "router", host))
+    return [*found, *_one_bundle(stack)]
+
+
+def _present(gpu_hosts: list[str], gateways: list[str]) -> list[Check]:
+    """A host that was never read must not be missed by being absent."""
+    return [
+        unproven(f"stack.{kind}", CONTRACT, f"at least one {kind} was read", why="no reading")
+        for kind, hosts in (("gpu_host", gpu_hosts), ("gateway", gateways))
+        if not hosts
+    ]
+
+
+def memory_share(placement: Mapping[str, Any]) -> dict[int, float]:
+    """GPU → sum of what its engines may take of its memory, from their flags."""
+    shares: dict[int, float] = {}
+    for engine in placement["engines"].values():
+        match = _FRACTION.search(engine["env"].get("VLLM_ARGS", ""))
+        for gpu in engine["gpus"] if match else []:
+            shares[gpu] = shares.get(gpu, 0.0) + float(match[1] if match else 0)
+    return shares
+
+
+def _fits(plan: Plan) -> list[Check]:
+    found = []
+    for name, placement in sorted(plan["placements"].items()):
+        shares = memory_share(placement)
+        sentence = f"placement {name}: no GPU is promised more than its memory"
+        fullest = round(max(shares.values()), 3) if shares else None
+        found.append(at_most(f"placement.{name}.fits", fullest, MEMORY_SHARE_MAX, "of memory", MEMORY_SOURCE, sentence))
+    return found
+
+
+def _gpu_host(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    if why:
+        return [unproven("stack.gpu_host", CONTRACT, "the GPU host was read", host, why)]
+    placement = reading.get("placement", {})
+    name = placement.get("name")
+    found = [
+        equals(
+            "placement.on_disk", len(placement["differing"]) if "differing" in placement else None, 0, "files", PLAN,
+            "placements on the disk differ from the plan in no file", host, str(placement.get("error", "")),
+        ),
+        equals("placement.current", name, "healthy", "", PLAN, "the healthy placement is the current one", host),
+    ]  # fmt: skip
+    running = plan["placements"].get(name or "healthy", plan["placements"]["healthy"])["engines"]
+    for model in sorted(running):
+        found += _engine(plan["engines"][model], model, host, reading)
+    return found
+
+
+def _engine(planned: Mapping[str, Any], model: str, host: str, reading: Mapping[str, Any]) -> list[Check]:
+    answer = reading.get("engines", {}).get(model, {})
+    unit = reading.get("units", {}).get(planned["unit"], {})
+    why = str(answer.get("error", ""))
+    version = answer.get("version")
+    told = f" (version {version})" if version else ""
+    found = [
+        equals(
+            f"engine.{model}.model", answer.get("model_id"), model, "", PLAN, f"answers as {model}{told}", host, why
+        ),
+        equals(
+            f"engine.{model}.enabled", unit.get("UnitFileState"), "enabled", "", CONTRACT, "starts with the host", host
+        ),
+    ]
+    if not version:
+        found.append(unproven(f"engine.{model}.version", CONTRACT, f"{model} tells its engine's version", host, why))
+    return found
+
+
+def _gateway(host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    if why:
+        return [unproven("stack.gateway", CONTRACT, "the gateway was read", host, why)]
+    return [*_edge(host, reading), *_litellm(host, reading), *_sealed(host, reading), *_units(host, reading)]
+
+
+def _edge(host: str, reading: Mapping[str, Any]) -> list[Check]:
+    edge = reading.get("edge", {})
+    why = str(edge.get("error", ""))
+    good = edge.get("good")
+    found = [
+        equals(
+            f"edge.{name}",
+            _answered(edge.get(name)),
+            wanted,
+            "",
+            CONTRACT,
+            sentence,
+            host,
+            why or _unreachable(edge.get(name)),
+        )
+        for name, wanted, sentence in (
+            ("no_certificate", "refused", "without a certificate no connection comes about"),
+            ("foreign_authority", "refused", "a certificate of another authority is refused"),
+            ("unknown_path", "404", "a path that is not a route is refused"),
+            ("get", "405", "anything but POST is refused"),
+        )
+    ]
+    # The synthetic tenant's routes are off until day 5, so the router's 503 is as good an answer as 200.
+    reached = None if _answered(good) is None else good in (200, 503)
+    sentence = f"the synthetic tenant reaches its router (answered {good})"
+    return [
+        *found,
+        equals("edge.reaches_router", reached, True, "", CONTRACT, sentence, host, why or _unreachable(good)),
+    ]
+
+
+def _answered(answer: object) -> str | None:
+    """A probe's answer as a word; None where the edge could not be reached at all."""
+    return None if answer is None or str(answer).startswith("unreachable") else str(answer)
+
+
+def _unreachable(answer: object) -> str:
+    return str(answer) if str(answer).startswith("unreachable") else ""
+
+
+def _litellm(host: str, reading: Mapping[str, Any]) -> list[Check]:
+    told = reading.get("litellm", {})
+    return [
+        equals(f"litellm.{name}", told.get(name), "ready", "", CONTRACT, f"LiteLLM {name} is ready", host)
+        for name in ("cloud", "onprem")
+    ]
+
+
+def _sealed(host: str, reading: Mapping[str, Any]) -> list[Check]:
+    found = []
+    control = reading.get("open_to_cloud")
+    proven = control == "connected"
+    found.append(
+        equals(
+            "seal.probe", control, "connected", "", SEAL, "the same probe by the permitted user does get through", host
+        )
+    )
+    sealed = reading.get("sealed", {})
+    if not sealed:
+        found.append(unproven("seal.units", SEAL, "the sealed services were tried", host))
+    for unit, facts in sorted(sealed.items()):
+        secrets = facts.get("secrets", {})
+        names = secrets.get("names")
+        to_cloud = facts.get("to_cloud") if proven else None
+        if str(to_cloud).startswith("error"):
+            to_cloud = None
+        found += [
+            equals(f"seal.{unit}.secrets", None if names is None else ", ".join(names) or "none", "none", "", SEAL,
+                   f"{unit} holds no key", host, str(secrets.get("error", ""))),
+            equals(f"seal.{unit}.cloud", None if to_cloud is None else to_cloud != "connected", True, "", SEAL,
+                   f"{unit}'s user cannot reach the cloud ({to_cloud})", host, str(facts.get("to_cloud"))),
+            equals(f"seal.{unit}.litellm", _turned_away(facts.get("to_cloud_litellm")), True, "", SEAL,
+                   f"{unit}'s user may not ask the cloud's LiteLLM ({facts.get('to_cloud_litellm')})", host),
+            equals(f"seal.{unit}.sandbox", "0.0.0.0/0" in facts.get("sandbox", ""), True, "", SEAL,
+                   f"systemd denies {unit} every address it does not need", host),
+        ]  # fmt: skip
+    return [*found, *_configs(host, reading.get("configs", {}))]
+
+
+def _turned_away(answer: object) -> bool | None:
+    """Was a caller refused, by LiteLLM (403) or by the kernel? None when nobody could ask."""
+    return None if answer is None or str(answer).startswith("error") else answer in ("403", "refused", "silent")
+
+
+def _configs(host: str, told: Mapping[str, Any]) -> list[Check]:
+    found = [
+        equals(
+            "seal.key_file", told.get("key_file_absent"), True, "", SEAL, "the on-prem instance has no key file", host
+        )
+    ]
+    for name, entry in sorted(told.items()):
+        if isinstance(entry, Mapping):
+            foreign = entry.get("foreign")
+            figure = None if foreign is None else ", ".join(foreign) or "none"
+            sentence = f"the configuration of {name} names no address but engines and loopback"
+            found.append(
+                equals(f"seal.{name}.config", figure, "none", "", SEAL, sentence, host, str(entry.get("error", "")))
+            )
+    return found
+
+
+def _units(host: str, reading: Mapping[str, Any]) -> list[Check]:
+    return [
+        equals(f"unit.{name}", f"{unit.get('ActiveState')} {unit.get('UnitFileState')}", "active enabled", "", CONTRACT,
+               "runs and starts with the host", host)
+        for name, unit in sorted(reading.get("units", {}).items())
+    ]  # fmt: skip
+
+
+def _routers(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    found = []
+    for pool in sorted(plan["route_tables"]):
+        health = reading.get("pools", {}).get(pool, {})
+        sentence = f"the {pool} router is healthy"
+        figure = None if why or not health else "error" not in health
+        found.append(
+            equals(f"router.{pool}", figure, True, "", CONTRACT, sentence, host, why or str(health.get("error", "")))
+        )
+    return found
+
+
+def _one_bundle(stack: Mapping[str, Mapping[str, Any]]) -> list[Check]:
+    """Every host was installed from the same bundle."""
+    digests = {str(reading.get("bundle") or "") for reading in stack.values()}
+    figure = None if not digests or "" in digests else len(digests)
+    digest = next(iter(digests), "")
+    return [
+        equals(
+            "bundle.digest", figure, 1, "bundle", CONTRACT, f"all hosts were installed from one bundle ({digest[:12]})"
+        )
+    ]
