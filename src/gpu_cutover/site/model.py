@@ -317,6 +317,7 @@ class LockedModel(Strict):
     revision: Revision
     files: dict[Text, LockedFile]
     locked: bool = True
+    note: Text | None = None
 
 
 @dataclass(frozen=True)
