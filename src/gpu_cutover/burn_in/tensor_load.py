@@ -1,8 +1,9 @@
 """A tensor-core load on one GPU: `tensor_load.py --seconds S --gpu N`; one JSON line per second.
 
 A line is `{gpu, tflops, errors, t}`. Stands alone on purpose: it runs with the Python that has torch with CUDA (the
-inference engine's environment), where this package is not installed. Every product is compared with the first one: the same inputs must give the same bits,
-so a GPU that computes wrongly is counted in `errors`. Exit 1 when CUDA is not usable, the GPU is lost or errs.
+inference engine's environment), where this package is not installed. Every product is compared with the first one: the
+same inputs must give the same bits, so a GPU that computes wrongly is counted in `errors`. Exit 1 when CUDA is not
+usable, the GPU is lost or errs.
 """
 
 from __future__ import annotations
