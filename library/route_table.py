@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.gpu_cutover.errors import InputError
-from ansible.module_utils.gpu_cutover.router import change
+from ansible.module_utils.gpu_cutover.router import change, probing
 
 DOCUMENTATION = r"""
 module: route_table
@@ -37,6 +37,17 @@ options:
   set:
     description: States to set, as C({tenant: {route: state}}). Each tenant is looked up in all tables.
     type: dict
+  only_from:
+    description: Set only routes that are in one of these states; others are left as they are.
+    type: list
+    elements: str
+  roll_back:
+    description: Take tenants back to the cloud. Whatever has to stay is told in RV(kept).
+    type: dict
+    suboptions:
+      tenant: {description: The tenant; all tenants when left out., type: str}
+      accept_off: {description: Sensitive tenants go off instead of staying., type: bool, default: false}
+      ready: {description: Routes whose cloud leg answers., type: list, elements: str, default: []}
   roll_back_model:
     description: On-prem model to take out of service, in the tables of O(pools).
     type: str
@@ -51,6 +62,10 @@ options:
   expect:
     description: States that must be found before, else the module fails. C({tenant: {route: state or list of states}}).
     type: dict
+  confirm:
+    description: Metrics port of each pool's router. Wait until the routers say that they decide by the new table.
+    type: dict
+    default: {}
   reason:
     description: Why, for the table's own record.
     type: str
@@ -87,17 +102,22 @@ models_rolled_back:
   description: Models out of service after, by pool.
   type: dict
   returned: always
+kept:
+  description: What O(roll_back) had to leave, as sentences.
+  type: list
+  returned: always
 took_s:
-  description: Seconds from first read to last read-back.
+  description: Seconds from first read to last read-back (and the routers' confirmation where asked for).
   type: float
   returned: always
 """
 
 POOLS = ("hybrid", "sealed")
+CONFIRM_S = 3.0
 Mutation = Callable[[Any], Any]
 
 
-def _mutations(params: dict[str, Any], directory: Path) -> dict[str, list[Mutation]]:
+def _mutations(params: dict[str, Any], directory: Path, kept: list[str]) -> dict[str, list[Mutation]]:
     """The changes each pool's table has to go through. Raises InputError for a tenant that no table has."""
     wanted: dict[str, list[Mutation]] = {pool: [] for pool in POOLS}
     for pool, planned in (params["install"] or {}).items():
@@ -109,7 +129,15 @@ def _mutations(params: dict[str, Any], directory: Path) -> dict[str, list[Mutati
             known = ", ".join(sorted(set().union(*homes.values()))) or "none: run day 4 first"
             raise InputError(str(directory), f"tenants.{tenant}", "is in no route table", f"name one of {known}")
         file = str(directory / f"{pool}.json")
-        wanted[pool].append(functools.partial(change.with_states, wanted={tenant: routes}, file=file))
+        wanted[pool].append(
+            functools.partial(change.with_states, wanted={tenant: routes}, file=file, only_from=params["only_from"])
+        )
+    back = params["roll_back"]
+    if back:
+        if back["tenant"] and not any(back["tenant"] in home for home in homes.values()):
+            raise InputError(str(directory), f"tenants.{back['tenant']}", "is in no route table", "name a tenant")
+        for pool in POOLS:
+            wanted[pool].append(functools.partial(change.rolled_back, **back, kept=kept))
     for key, rolled_back in (("roll_back_model", True), ("clear_model", False)):
         for pool in params["pools"] if params[key] else []:
             file = str(directory / f"{pool}.json")
@@ -132,8 +160,8 @@ def _through(steps: list[Mutation], raw: Any) -> Any:
     return raw
 
 
-def _apply(module: AnsibleModule, directory: Path) -> dict[str, change.Changed]:
-    mutations = _mutations(module.params, directory)
+def _apply(module: AnsibleModule, directory: Path, kept: list[str]) -> dict[str, change.Changed]:
+    mutations = _mutations(module.params, directory, kept)
     now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
     run = functools.partial(change.change, reason=module.params["reason"], now=now)
 
@@ -143,7 +171,27 @@ def _apply(module: AnsibleModule, directory: Path) -> dict[str, change.Changed]:
     predicted = {pool: one(pool, False) for pool in mutations}  # all tables are legal before one is touched
     if module.check_mode:
         return predicted
-    return {pool: one(pool, True) for pool in mutations}
+    kept.clear()
+    done = {pool: one(pool, True) for pool in mutations}
+    for pool, table in done.items():
+        if pool in module.params["confirm"]:
+            _confirm(int(module.params["confirm"][pool]), table.after["version"], f"router of pool {pool}")
+    return done
+
+
+def _confirm(port: int, version: int, who: str) -> None:
+    """Wait until the router itself says that it decides by this version. Raises OSError when it does not in time."""
+    deadline = time.monotonic() + CONFIRM_S
+    said: object = None
+    while time.monotonic() < deadline:
+        try:
+            said = probing.get_json(f"http://127.0.0.1:{port}/health", timeout_s=1.0).get("table_version")
+        except (OSError, ValueError) as error:
+            said = error
+        if said == version:
+            return
+        time.sleep(0.02)
+    raise OSError(f"the {who} does not confirm version {version} of its table (it says {said})")
 
 
 def _unexpected(directory: Path, expected: dict[str, Any]) -> Any:
@@ -154,7 +202,9 @@ def _unexpected(directory: Path, expected: dict[str, Any]) -> Any:
 
 
 def _result(params: dict[str, Any], done: dict[str, change.Changed], took_s: float) -> dict[str, Any]:
-    only = set(params["set"] or {}) if params["set"] and not params["install"] else None
+    only = set(params["set"]) if params["set"] else None
+    if params["roll_back"] and params["roll_back"]["tenant"]:
+        only = {params["roll_back"]["tenant"]}
     sides: dict[str, change.States] = {"before": {}, "after": {}}
     for table in done.values():
         for side, raw in (("before", table.before or {}), ("after", table.after)):
@@ -185,31 +235,40 @@ def _text(raw: Any) -> str:
 
 def main() -> None:
     """Arguments, one change per table, one result."""
+    roll_back = {
+        "tenant": {"type": "str"},
+        "accept_off": {"type": "bool", "default": False},
+        "ready": {"type": "list", "elements": "str", "default": []},
+    }
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/gpu-cutover/router"},
             "install": {"type": "dict"},
             "set": {"type": "dict"},
+            "only_from": {"type": "list", "elements": "str"},
+            "roll_back": {"type": "dict", "options": roll_back},
             "roll_back_model": {"type": "str"},
             "clear_model": {"type": "str"},
             "pools": {"type": "list", "elements": "str", "choices": list(POOLS), "default": list(POOLS)},
             "expect": {"type": "dict"},
+            "confirm": {"type": "dict", "default": {}},
             "reason": {"type": "str", "default": "declared"},
         },
-        required_one_of=[("install", "set", "roll_back_model", "clear_model")],
+        required_one_of=[("install", "set", "roll_back", "roll_back_model", "clear_model")],
         supports_check_mode=True,
     )
     os.umask(0o002)  # the group writes tables too: the watch rolls back by itself
     directory = Path(module.params["directory"])
+    kept: list[str] = []
     started = time.monotonic()
     surprises = _unexpected(directory, module.params["expect"] or {})
     if surprises:
         module.fail_json(msg="the table is not as expected: " + "; ".join(surprises))
     try:
-        done = _apply(module, directory)
+        done = _apply(module, directory, kept)
     except (InputError, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**_result(module.params, done, time.monotonic() - started))
+    module.exit_json(**_result(module.params, done, time.monotonic() - started), kept=kept)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from typing import Any
 
 from .types import Comparison
 
-PRIMARY = "order"
-SCORES = ("order", "overlap")
 TOP = 3
 
 

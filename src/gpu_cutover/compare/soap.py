@@ -10,8 +10,6 @@ from .text import invariants
 from .types import Comparison
 from .words import chat_text, doses, drugs, f1, finish_reason, numbers
 
-PRIMARY = "entities"
-SCORES = ("entities", "sections", "numbers")
 SECTIONS = ("subjective", "objective", "assessment", "plan")
 _HEADING = re.compile(r"^[\W_]*(subjective|objective|assessment|plan|s|o|a|p)[\W_]*:(.*)$", re.IGNORECASE)
 

@@ -10,8 +10,6 @@ import jiwer
 from .types import Comparison
 from .words import doses, negations, numbers, words
 
-PRIMARY = "word_accuracy"
-SCORES = ("word_accuracy", "length")
 LENGTH_RATIO = (0.7, 1.3)  # facts: delivery C3, ASR invariants
 
 

@@ -10,9 +10,6 @@ from rapidfuzz import fuzz
 from .types import Comparison
 from .words import chat_text, finish_reason, is_refusal
 
-PRIMARY = "answered"
-SCORES = ("answered", "likeness", "length")
-
 
 def compare(request: Mapping[str, Any], base: Mapping[str, Any], candidate: Mapping[str, Any]) -> Comparison:
     """`answered`: the candidate answers wherever the baseline does. Likeness is reported, not judged: two models that

@@ -10,8 +10,6 @@ from typing import Any
 from .ranking import kendall
 from .types import Comparison
 
-PRIMARY = "similarity_order"
-SCORES = ("similarity_order", "sound")
 NORM_TOLERANCE = 0.02  # bge-m3 returns unit vectors; half precision costs about 1e-3
 
 

@@ -13,8 +13,6 @@ from .text import invariants
 from .types import Comparison
 from .words import chat_text, doses, finish_reason, numbers
 
-PRIMARY = "fields"
-SCORES = ("fields", "likeness")
 _FENCE = re.compile(r"^```\w*\s*|\s*```$")
 
 

@@ -9,7 +9,7 @@ import copy
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,18 @@ States = dict[str, dict[str, str]]
 
 
 def states(raw: Mapping[str, Any]) -> States:
-    """{tenant: {route: state}} of a table."""
-    return {name: dict(tenant["routes"]) for name, tenant in raw.get("tenants", {}).items()}
+    """{tenant: {route: state}} of a table as it works: a route whose model is rolled back counts as where it goes."""
+    return {
+        name: {route: _effective(raw, tenant["policy"], route, state) for route, state in tenant["routes"].items()}
+        for name, tenant in raw.get("tenants", {}).items()
+    }
+
+
+def _effective(raw: Mapping[str, Any], policy: str, route: str, state: str) -> str:
+    leg = raw["onprem"].get(raw["placement"], {}).get(route, {})
+    if state != "onprem" or leg.get("model") not in raw["models_rolled_back"]:
+        return state
+    return "cloud" if route in raw.get("cloud", {}) and policy != "sensitive" else "off"
 
 
 def installed(existing: Raw | None, planned: Raw) -> Raw:
@@ -42,7 +52,10 @@ def installed(existing: Raw | None, planned: Raw) -> Raw:
     if existing["placement"] in table["onprem"]:
         table["placement"] = existing["placement"]
     for name, tenant in table["tenants"].items():
-        before = existing["tenants"].get(name, {}).get("routes", {})
+        known = existing["tenants"].get(name, {})
+        before = known.get("routes", {})
+        if "changed" in known:
+            tenant["changed"] = known["changed"]
         legal = legal_states(tenant["policy"], table["pool"])
         for route in tenant["routes"]:
             if before.get(route) in legal:
@@ -50,8 +63,14 @@ def installed(existing: Raw | None, planned: Raw) -> Raw:
     return table
 
 
-def with_states(raw: Raw, wanted: Mapping[str, Mapping[str, str]], file: str) -> Raw:
-    """The table with these states set. Raises InputError for a tenant or route that the table does not have."""
+def with_states(
+    raw: Raw, wanted: Mapping[str, Mapping[str, str]], file: str, only_from: Iterable[str] | None = None
+) -> Raw:
+    """The table with these states set, where the state is one of `only_from` (None: any).
+
+    Raises InputError for a tenant or route that the table does not have.
+    """
+    sources = None if only_from is None else set(only_from)
     table = copy.deepcopy(raw)
     for name, routes in wanted.items():
         tenant = table["tenants"].get(name)
@@ -60,7 +79,32 @@ def with_states(raw: Raw, wanted: Mapping[str, Mapping[str, str]], file: str) ->
         for route, state in routes.items():
             if route not in tenant["routes"]:
                 raise InputError(file, f"tenants.{name}.routes.{route}", "no such route", "name a route of this tenant")
-            tenant["routes"][route] = state
+            if sources is None or tenant["routes"][route] in sources:
+                tenant["routes"][route] = state
+    return table
+
+
+def rolled_back(raw: Raw, tenant: str | None, accept_off: bool, ready: Iterable[str], kept: list[str]) -> Raw:
+    """The table with one tenant (None: every tenant) back where it was before: on the cloud.
+
+    Only routes in `ready` (their cloud leg answers) move. A sensitive tenant has no cloud to go back to: its routes go
+    `off` with `accept_off`, else they stay. Whatever stays on-prem is told in `kept`.
+    """
+    table, usable = copy.deepcopy(raw), set(ready)
+    for name, entry in table["tenants"].items():
+        if tenant not in (None, name):
+            continue
+        for route, state in entry["routes"].items():
+            if state not in ("onprem", "mirror"):
+                continue
+            if entry["policy"] == "sensitive" or table["pool"] == "sealed":
+                goal = "off" if accept_off else None
+            else:
+                goal = "cloud" if route in table["cloud"] and (route in usable or state == "mirror") else None
+            if goal is None:
+                kept.append(f"{name}/{route} stays {state}")
+            else:
+                entry["routes"][route] = goal
     return table
 
 
@@ -111,6 +155,7 @@ def change(path: Path, mutate: Callable[[Raw | None], Raw], reason: str, now: st
         if after == before:
             return Changed(before, after)
         if before is not None:
+            _stamp_tenants(before, after, now)
             after = {**after, "version": before["version"] + 1, "changed": now, "reason": reason}
         if write:
             _write_whole(path, json.dumps(after, indent=1, sort_keys=True).encode() + b"\n")
@@ -119,6 +164,12 @@ def change(path: Path, mutate: Callable[[Raw | None], Raw], reason: str, now: st
                     str(path), "(file)", "was not read back as written", "check the disk, then set it again"
                 )
         return Changed(before, after)
+
+
+def _stamp_tenants(before: Raw, after: Raw, now: str) -> None:
+    for name, tenant in after["tenants"].items():
+        if tenant["routes"] != before["tenants"].get(name, {}).get("routes"):
+            tenant["changed"] = now
 
 
 @contextmanager

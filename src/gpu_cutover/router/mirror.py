@@ -14,7 +14,9 @@ from typing import Any
 
 import aiohttp
 
-from ..compare import Comparison, compare_answers, kind_of, worst
+from ..compare.answers import compare_answers, worst
+from ..compare.kinds import kind_of
+from ..compare.types import Comparison
 from .body import BadBodyError, parse_json
 from .files import RecordLog
 from .metrics import Metrics

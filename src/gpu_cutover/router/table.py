@@ -31,10 +31,11 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant's policy and the state of each of its routes."""
+    """A tenant's policy, the state of each of its routes, and when one of them last changed (ISO 8601; "": never)."""
 
     policy: str
     routes: Mapping[str, str]
+    changed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _leg(node: _Node) -> Leg:
 
 
 def _tenant(node: _Node, pool: str) -> Tenant:
-    node.only({"policy", "routes"})
+    node.only(set(Tenant.__slots__))
     policy = node.choice("policy", POLICIES)
     if policy == "sensitive" and pool == "hybrid":
         node.wrong(
@@ -177,7 +178,8 @@ def _tenant(node: _Node, pool: str) -> Tenant:
         node.wrong("policy", "a cloud_only tenant cannot be served by the sealed pool", "use the hybrid table")
     routes = node.node("routes")
     routes.only(set(ROUTES))
-    return Tenant(policy, {route: routes.choice(route, legal_states(policy, pool)) for route in routes.mapping})
+    states = {route: routes.choice(route, legal_states(policy, pool)) for route in routes.mapping}
+    return Tenant(policy, states, node.optional("changed", str) or "")
 
 
 def _names(root: _Node, key: str) -> frozenset[str]:
