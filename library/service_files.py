@@ -14,14 +14,20 @@ from ansible.module_utils.gpu_cutover.stack import service
 
 DOCUMENTATION = r"""
 module: service_files
-short_description: A daemon's users, files and units in one call
+short_description: A daemon's packages, users, files and units in one call
 description:
-  - Creates system users and directories, writes files whole (beside, checked by O(files[].validate), renamed), then
-    makes sure that every unit is enabled and runs with exactly these files.
+  - Installs packages from the sources that the host has (the bundle's), creates system users and directories, writes
+    files whole (beside, checked by O(files[].validate), renamed), then makes sure that every unit is enabled and runs
+    with exactly these files.
   - A unit is restarted or reloaded when what it depends on differs from what it was last started with. That is kept on
     the host, so a run that is interrupted between the file and the restart is finished by the next one.
 author: gpu-cutover
 options:
+  packages:
+    description: Debian packages that must be installed; an installed one is never upgraded here.
+    type: list
+    elements: str
+    default: []
   users:
     description: System users without a login; each gets a group of its own name.
     type: list
@@ -121,6 +127,24 @@ def _run(module: AnsibleModule, command: list[str], what: str) -> str:
     if rc:
         module.fail_json(msg=f"{what}: {(err or out).strip()[-2000:]}", rc=rc)
     return str(out)
+
+
+def _packages(module: AnsibleModule) -> list[str]:
+    """Packages that had to be installed. In a dry run a host need not have the package source yet."""
+    wanted = module.params["packages"]
+    if not wanted:
+        return []
+    _, out, _ = module.run_command(
+        ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Abbrev}\n", *wanted]
+    )
+    installed = {line.split()[0] for line in out.splitlines() if line.split()[1:2] == ["ii"]}
+    missing = [name for name in wanted if name not in installed]
+    if missing and not module.check_mode:
+        options = ["-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold"]
+        command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *options, *missing]
+        module.run_command_environ_update = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+        _run(module, command, f"packages {', '.join(missing)}")
+    return missing
 
 
 def _users(module: AnsibleModule) -> list[str]:
@@ -270,7 +294,7 @@ def _unit(module: AnsibleModule, unit: dict[str, Any], shown: dict[str, str] | N
 
 
 def main() -> None:
-    """Arguments, then users, directories, files and units in this order."""
+    """Arguments, then packages, users, directories, files and units in this order."""
     owned = {
         "path": {"type": "path", "required": True},
         "owner": {"type": "str", "default": "root"},
@@ -296,6 +320,7 @@ def main() -> None:
     directory_options = {**owned, "mode": {"type": "str", "default": "0755"}}
     module = AnsibleModule(
         argument_spec={
+            "packages": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
             "directories": {"type": "list", "elements": "dict", "default": [], "options": directory_options},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file_options, **one_content},
@@ -305,14 +330,15 @@ def main() -> None:
         supports_check_mode=True,
     )
     os.umask(0o022)
+    packages = _packages(module)
     users = _users(module)
     directories = _directories(module)
     pending, diffs = _files(module)
     removed = _absent(module)
     units = _units(module, pending)
     module.exit_json(
-        changed=bool(users or directories or pending or removed or units),
-        written=[*users, *directories, *pending, *removed],
+        changed=bool(packages or users or directories or pending or removed or units),
+        written=[*packages, *users, *directories, *pending, *removed],
         units=units,
         diff=diffs,
     )
