@@ -6,6 +6,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ options:
       mode: {description: Octal mode., type: str, default: "0755"}
       owner: {description: Owner., type: str, default: root}
       group: {description: Group., type: str, default: root}
+  copies:
+    description: Directories copied whole from another place on the host.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      source: {description: The directory in the bundle., type: path, required: true}
+      path: {description: Where its copy must be., type: path, required: true}
   files:
     description: Files with their whole content.
     type: list
@@ -174,6 +183,28 @@ def _directories(module: AnsibleModule) -> list[str]:
 
 def _content(entry: dict[str, Any]) -> str:
     return str(entry["secret_content"] if entry["content"] is None else entry["content"])
+
+
+def _copies(module: AnsibleModule) -> list[str]:
+    """Directories whose copy differs from its source, replaced whole."""
+    changed = []
+    for wanted in module.params["copies"]:
+        source, path = Path(wanted["source"]), Path(wanted["path"])
+        if not source.is_dir() and not module.check_mode:
+            module.fail_json(msg=f"the bundle lacks {source}. Fix: rebuild or remount the bundle.")
+        if path.is_dir() and source.is_dir() and service.tree_digest(source) == service.tree_digest(path):
+            continue
+        changed.append(str(path))
+        if not module.check_mode:
+            fresh, old = path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+            for leftover in (fresh, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.copytree(source, fresh)
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+    return changed
 
 
 def _files(module: AnsibleModule) -> tuple[dict[str, bytes], list[dict[str, str]]]:
@@ -317,12 +348,14 @@ def main() -> None:
         "on_change": {"type": "str", "choices": ["restart", "reload"], "default": "restart"},
         "wait": {"type": "bool", "default": True},
     }
+    copy_options = {"source": {"type": "path", "required": True}, "path": {"type": "path", "required": True}}
     directory_options = {**owned, "mode": {"type": "str", "default": "0755"}}
     module = AnsibleModule(
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
             "users": {"type": "list", "elements": "str", "default": []},
             "directories": {"type": "list", "elements": "dict", "default": [], "options": directory_options},
+            "copies": {"type": "list", "elements": "dict", "default": [], "options": copy_options},
             "files": {"type": "list", "elements": "dict", "default": [], "options": file_options, **one_content},
             "absent": {"type": "list", "elements": "path", "default": []},
             "units": {"type": "list", "elements": "dict", "default": [], "options": unit_options},
@@ -333,12 +366,13 @@ def main() -> None:
     packages = _packages(module)
     users = _users(module)
     directories = _directories(module)
+    copies = _copies(module)
     pending, diffs = _files(module)
     removed = _absent(module)
     units = _units(module, pending)
     module.exit_json(
-        changed=bool(packages or users or directories or pending or removed or units),
-        written=[*packages, *users, *directories, *pending, *removed],
+        changed=bool(packages or users or directories or copies or pending or removed or units),
+        written=[*packages, *users, *directories, *copies, *pending, *removed],
         units=units,
         diff=diffs,
     )

@@ -86,7 +86,18 @@ def _content(path: Path, pending: bytes | None) -> bytes:
         return pending
     if path.is_symlink():
         return b"link " + os.fsencode(path.readlink())
+    if path.is_dir():
+        return tree_digest(path).encode()
     return path.read_bytes() if path.is_file() else b""
+
+
+def tree_digest(directory: Path) -> str:
+    """Digest of the names and the content of all files below a directory."""
+    total = hashlib.sha256()
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            total.update(str(path.relative_to(directory)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
 
 
 def stamp_path(unit: str) -> Path:
