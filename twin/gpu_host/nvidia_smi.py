@@ -8,8 +8,8 @@ short table without arguments. Does NOT imitate: XML (`-q -x`), resets, MIG, acc
 from __future__ import annotations
 
 import argparse
+import ctypes
 import sys
-import time
 from pathlib import Path
 
 sys.path[:0] = ["/usr/local/lib/twin", str(Path(__file__).resolve().parent.parent / "shared")]
@@ -30,6 +30,7 @@ FIELDS = {
     "memory.free": (lambda gpu: str((int(gpu("mem.total")) - int(gpu("mem.used")) - int(gpu("mem.reserved"))) // MIB), "MiB"),
     "utilization.gpu": (lambda gpu: gpu("util.gpu"), "%"), "persistence_mode": (lambda gpu: "Enabled", ""),
     "pcie.link.gen.current": (lambda gpu: gpu("pcie.gen"), ""), "pcie.link.width.current": (lambda gpu: gpu("pcie.width"), ""),
+    "pcie.link.gen.max": (lambda gpu: gpu("pcie.gen_max"), ""), "pcie.link.width.max": (lambda gpu: gpu("pcie.width_max"), ""),
     "ecc.errors.uncorrected.volatile.total": (lambda gpu: gpu("ecc.dbe.vol"), ""), "ecc.mode.current": (lambda gpu: "Enabled", ""),
     "clocks_event_reasons.active": (lambda gpu: f"0x{int(gpu('reasons'), 0):016x}", ""), "mig.mode.current": (lambda gpu: "[N/A]", ""),
 }  # fmt: skip
@@ -98,6 +99,18 @@ def topology(gpus: list[Gpu]) -> int:
     return 0
 
 
+def driver_trouble() -> tuple[int, str] | None:
+    """Ask the installed library, as nvidia-smi does: exit status and words when it cannot speak to the driver."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 12, "NVIDIA-SMI couldn't find libnvidia-ml.so library in your system."
+    status = int(library.nvmlInit_v2())
+    if status == 18:
+        return 18, "Failed to initialize NVML: Driver/library version mismatch"
+    return (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.") if status else None
+
+
 def main() -> int:
     """Parse the few forms that scripts use."""
     parser = argparse.ArgumentParser(prog="nvidia-smi", allow_abbrev=False)
@@ -110,12 +123,11 @@ def main() -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("-m", "--matrix", action="store_true")
     options = parser.parse_args()
+    trouble = driver_trouble()
+    if trouble:
+        print(trouble[1])
+        return trouble[0]
     everything = state.read()
-    if not everything:
-        print("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", file=sys.stderr)
-        return 9
-    if everything.get("hang"):
-        time.sleep(float(everything["hang"]))
     chosen = range(state.count(everything)) if options.id is None else state.visible(everything, options.id)
     lost = [index for index in chosen if state.is_lost(everything, index)]
     if lost:

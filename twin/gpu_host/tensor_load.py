@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A stand-in for a tensor-core load in the manner of gpu-burn: `tensor-load --seconds S --gpu N`.
 
-Imitates: full load on one GPU (declared to the thermal process), one JSON line per second `{gpu, tflops, t}`, less throughput when the
+Imitates: full load on one GPU (declared to the thermal process), one JSON line per second `{gpu, tflops, errors, t}`, less throughput when the
 board throttles, exit 1 when the GPU is lost.
 Does NOT imitate: arithmetic, checking its results for errors, memory traffic.
 """
@@ -54,7 +54,10 @@ def main() -> int:
         load.declare("tensor-load", 1.0, memory, [options.gpu])
         time.sleep(max(0.0, min(1.0, ends - time.monotonic())))
         figure = throughput(state.read(), options.gpu, second)
-        print(json.dumps({"gpu": options.gpu, "tflops": round(figure, 2), "t": round(time.time(), 3)}), flush=True)
+        print(
+            json.dumps({"gpu": options.gpu, "tflops": round(figure, 2), "errors": 0, "t": round(time.time(), 3)}),
+            flush=True,
+        )
         second += 1
     return 0
 

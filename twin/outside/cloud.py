@@ -3,7 +3,7 @@
 
 Imitates: chat (whole and as server-sent events with usage), transcription, embeddings of 1536 dimensions, Cohere's rerank (v1, v2),
 the model list, 401 without a key, rate of speech of a hosted model. Every TCP connection and every request becomes a line of
-`/var/lib/twin/cloud.jsonl`; a request that names its tenant (`user`, `metadata.tenant`) has it in the line, so that leaks
+`/var/lib/twin/cloud.jsonl`; a request that names its tenant (`tenant=NAME` in any text, or `user`) has it in the line, so that leaks
 can be counted by tenant. Faults: `/var/lib/twin/cloud-fault.json` {"kind": delay|error|refuse|silent, "seconds": n}.
 Does NOT imitate: models (see answers.py), billing, rate limits, HTTP/2, other endpoints (404), checking which key it is.
 Standard library only.
@@ -33,7 +33,7 @@ DIMENSIONS = 1536
 FIRST_TOKEN_S, BETWEEN_TOKENS_S = 0.15, 0.004
 SILENCE_S = 120.0
 LARGEST_LOG = 64 * 2**20
-CLIENT_MARKER = re.compile(rb'"(?:user|tenant)"\s*:\s*"([a-z0-9-]{1,40})"|name="user"\r\n\r\n([a-z0-9-]{1,40})\r\n')
+TENANT_MARKER = re.compile(rb'tenant=([a-z0-9-]{1,40})|"user"\s*:\s*"([a-z0-9-]{1,40})"')
 
 
 class Book:
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, how: Any) -> None:
         body = self.rfile.read(min(int(self.headers.get("Content-Length") or 0), 64 * 2**20))
-        marker = CLIENT_MARKER.search(body)
+        marker = TENANT_MARKER.search(body)
         tenant = (marker.group(1) or marker.group(2)).decode() if marker else None
         kind, seconds = self.server.faults.now()
         started, status = time.monotonic(), 0
@@ -132,15 +132,24 @@ class Handler(BaseHTTPRequestHandler):
             elif kind == "error":
                 status = self._json(500, {"error": {"message": "The server had an error", "type": "server_error"}})
             elif not (self.headers.get("Authorization") or "").startswith("Bearer "):
-                status = self._json(401, {"error": {"message": "You didn't provide an API key.", "type": "invalid_request_error"}})
+                status = self._json(
+                    401, {"error": {"message": "You didn't provide an API key.", "type": "invalid_request_error"}}
+                )
             else:
                 status = how(body)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            status = self._json(400, {"error": {"message": f"Invalid request: {error}", "type": "invalid_request_error"}})
+            status = self._json(
+                400, {"error": {"message": f"Invalid request: {error}", "type": "invalid_request_error"}}
+            )
         finally:
             milliseconds = round((time.monotonic() - started) * 1000, 1)
             self.server.book.write(
-                event="request", client=self.client_address[0], path=self.path, tenant=tenant, status=status, ms=milliseconds
+                event="request",
+                client=self.client_address[0],
+                path=self.path,
+                tenant=tenant,
+                status=status,
+                ms=milliseconds,
             )
 
     def _json(self, status: int, data: dict[str, Any]) -> int:
@@ -180,19 +189,25 @@ class Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": prompt, "completion_tokens": len(pieces), "total_tokens": prompt + len(pieces)}
         time.sleep(FIRST_TOKEN_S)
         if data.get("stream"):
-            return self._stream(head, pieces, reason, usage, bool((data.get("stream_options") or {}).get("include_usage")))
+            return self._stream(
+                head, pieces, reason, usage, bool((data.get("stream_options") or {}).get("include_usage"))
+            )
         time.sleep(BETWEEN_TOKENS_S * len(pieces))
         message = {"role": "assistant", "content": "".join(pieces)}
         choices = [{"index": 0, "message": message, "finish_reason": reason}]
         return self._json(200, {**head, "object": "chat.completion", "choices": choices, "usage": usage})
 
-    def _stream(self, head: dict[str, Any], pieces: list[str], reason: str, usage: dict[str, int], with_usage: bool) -> int:
+    def _stream(
+        self, head: dict[str, Any], pieces: list[str], reason: str, usage: dict[str, int], with_usage: bool
+    ) -> int:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         chunk = {**head, "object": "chat.completion.chunk"}
-        self._event({**chunk, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
+        self._event(
+            {**chunk, "choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]}
+        )
         for piece in pieces:
             time.sleep(BETWEEN_TOKENS_S)
             self._event({**chunk, "choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": None}]})
@@ -212,7 +227,11 @@ class Handler(BaseHTTPRequestHandler):
     def _transcription(self, body: bytes) -> int:
         header = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
         parts = BytesParser(policy=HTTP).parsebytes(header + body).iter_parts()
-        files = [part.get_payload(decode=True) for part in parts if part.get_param("name", header="content-disposition") == "file"]
+        files = [
+            part.get_payload(decode=True)
+            for part in parts
+            if part.get_param("name", header="content-disposition") == "file"
+        ]
         if not files:
             raise ValueError("file is required")
         time.sleep(FIRST_TOKEN_S + 0.01 * answers.clip_seconds(files[0]))
@@ -222,7 +241,10 @@ class Handler(BaseHTTPRequestHandler):
         texts = [data["input"]] if isinstance(data["input"], str) else list(data["input"])
         size = int(data.get("dimensions") or DIMENSIONS)
         time.sleep(0.03)
-        rows = [{"object": "embedding", "index": n, "embedding": answers.embedding(str(text), size)} for n, text in enumerate(texts)]
+        rows = [
+            {"object": "embedding", "index": n, "embedding": answers.embedding(str(text), size)}
+            for n, text in enumerate(texts)
+        ]
         tokens = sum(len(str(text)) // 6 + 1 for text in texts)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return self._json(200, {"object": "list", "model": data.get("model"), "data": rows, "usage": usage})

@@ -56,11 +56,18 @@ def has_image(messages: list[dict[str, object]]) -> bool:
     return any(part.get("type") == "image_url" for content in contents if isinstance(content, list) for part in content)
 
 
+def picture_of(messages: list[dict[str, object]]) -> str:
+    """The pictures' URLs: what a form is chosen by, whatever else a proxy adds to the parts."""
+    contents = (message.get("content") for message in messages)
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return "".join(str(part["image_url"].get("url", "")) for part in parts if part.get("type") == "image_url")
+
+
 def chat(messages: list[dict[str, object]], voice: str) -> str:
     """The answer to a chat request: a document's fields, a SOAP note, or a short paragraph."""
     text = message_text(messages)
     if has_image(messages):
-        return vision(json.dumps(messages, sort_keys=True), voice)
+        return vision(text + picture_of(messages), voice)
     if re.search(r"\bsoap\b", text, re.IGNORECASE):
         return soap(text, voice)
     return paragraph(text, voice)

@@ -93,9 +93,8 @@ def build_deb(
         (tree / "DEBIAN").mkdir()
         fields = "".join(f"{name}: {value}\n" for name, value in control.items())
         (tree / "DEBIAN" / "control").write_text(fields)
-        for path in tree.rglob("*"):
-            if path.is_dir():
-                path.chmod(0o755)
+        for directory_made in filter(Path.is_dir, tree.rglob("*")):
+            directory_made.chmod(0o755)
         (tree / "DEBIAN" / "control").chmod(0o644)
         deb = directory / f"{control['Package']}_{control['Version'].replace(':', '%3a')}_{control['Architecture']}.deb"
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "1735689600"}

@@ -89,11 +89,12 @@ def _lay_standin(upper: Path, base: Path, path: str, file: StandinFile) -> None:
     lay(upper, base, path, content, file.mode)
 
 
-def standin_files(host: str, site: Mapping[str, Any]) -> Mapping[str, StandinFile]:
+def standin_files(host: str, site: Mapping[str, Any], site_dir: Path) -> Mapping[str, StandinFile]:
     """What the stand-ins want on this host's disk."""
     if importlib.util.find_spec("gpu_cutover.twin.standins") is None:
         return {}
-    files: Mapping[str, StandinFile] = importlib.import_module("gpu_cutover.twin.standins").files_for(host, site)
+    standins = importlib.import_module("gpu_cutover.twin.standins")
+    files: Mapping[str, StandinFile] = standins.files_for(host, site, site_dir)
     return files
 
 
@@ -129,7 +130,7 @@ def prepare(lab: Lab, host: Host, suite: str, base: Path) -> None:
     for path, (content, mode) in _identity(lab, host).items():
         lay(upper, base, path, content, mode)
     _own_ops_files(upper, base)
-    for path, file in standin_files(host.name, lab.site).items():
+    for path, file in standin_files(host.name, lab.site, lab.site_dir).items():
         _lay_standin(upper, base, path, file)
     (disk / "host.json").write_text(json.dumps({"suite": suite, "base": str(base)}))
 

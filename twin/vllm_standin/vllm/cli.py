@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -19,6 +20,7 @@ from .flags import parser
 
 VOICE = "onprem"
 EMBEDDING_DIMENSIONS = 1024
+IMAGE_TOKENS = 576  # one tile of LLaVA-1.6; a large picture has up to five
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 
 
@@ -80,10 +82,13 @@ async def chat(request: web.Request) -> web.StreamResponse:
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise refuse(400, "messages: a non-empty list of messages is required", "BadRequestError")
-    prompt_tokens = max(1, len(json.dumps(messages)) // CHARACTERS_PER_TOKEN)
+    prompt_tokens = len(answers.message_text(messages)) // CHARACTERS_PER_TOKEN + 1
+    prompt_tokens += IMAGE_TOKENS if answers.has_image(messages) else 0
     pieces = answers.pieces(answers.chat(messages, VOICE))
     limit = data.get("max_completion_tokens") or data.get("max_tokens") or len(pieces)
-    if not answers.has_image(messages) and prompt_tokens > engine.max_model_len:
+    wanted = limit if data.get("ignore_eos") else min(limit, data.get("min_tokens") or 0)
+    pieces = list(itertools.islice(itertools.cycle(pieces), max(len(pieces), wanted)))
+    if prompt_tokens > engine.max_model_len:
         raise refuse(400, f"This model's maximum context length is {engine.max_model_len} tokens.", "BadRequestError")
     reason = "length" if limit < len(pieces) else "stop"
     pieces = pieces[:limit]
@@ -98,10 +103,9 @@ async def chat(request: web.Request) -> web.StreamResponse:
             request, engine, head, pieces, reason, usage, bool((data.get("stream_options") or {}).get("include_usage"))
         )
     async with engine.slot() as arrived:
-        pace = engine.pace()
-        await asyncio.sleep(pace.ttft_s)
+        await asyncio.sleep(engine.first_token_s(prompt_tokens))
         first = time.monotonic()
-        await asyncio.sleep(pace.itl_s * (len(pieces) - 1))
+        await asyncio.sleep(engine.pace().itl_s * (len(pieces) - 1))
         engine.finish(arrived, first, prompt_tokens, len(pieces), reason)
     message = {"role": "assistant", "content": "".join(pieces)}
     choice = {"index": 0, "message": message, "finish_reason": reason, "logprobs": None}
@@ -127,7 +131,7 @@ async def _stream(
 
     async with engine.slot() as arrived:
         await response.prepare(request)
-        await asyncio.sleep(engine.pace().ttft_s)
+        await asyncio.sleep(engine.first_token_s(usage["prompt_tokens"]))
         first = time.monotonic()
         await event({"role": "assistant", "content": ""})
         for number, piece in enumerate(pieces):
@@ -164,7 +168,10 @@ async def transcribe(request: web.Request) -> web.Response:
     seconds = answers.clip_seconds(audio)
     text = answers.transcript(audio, VOICE)
     await _compute(
-        engine, engine.pace().ttft_s + engine.pace().rtf * seconds, int(seconds * 50), len(text) // CHARACTERS_PER_TOKEN
+        engine,
+        engine.first_token_s(0) + engine.pace().rtf * seconds,
+        int(seconds * 50),
+        len(text) // CHARACTERS_PER_TOKEN,
     )
     if form.get("response_format") == "text":
         return web.Response(text=text)
@@ -190,7 +197,7 @@ async def embeddings(request: web.Request) -> web.Response:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise refuse(400, "input: a text or a list of texts is required", "BadRequestError")
     tokens = sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in texts)
-    await _compute(engine, engine.pace().ttft_s, tokens, 0)
+    await _compute(engine, engine.first_token_s(tokens), tokens, 0)
     rows = [
         {"index": index, "object": "embedding", "embedding": answers.embedding(text, EMBEDDING_DIMENSIONS)}
         for index, text in enumerate(texts)
@@ -210,7 +217,7 @@ async def rerank(request: web.Request) -> web.Response:
         raise refuse(400, "query and documents are required", "BadRequestError")
     texts = [document if isinstance(document, str) else str(document.get("text", "")) for document in documents]
     tokens = sum(len(text) // CHARACTERS_PER_TOKEN + 1 for text in texts)
-    await _compute(engine, engine.pace().ttft_s, tokens, 0)
+    await _compute(engine, engine.first_token_s(tokens), tokens, 0)
     ranked = answers.ranking(query, texts, VOICE)[: data.get("top_n") or len(texts)]
     results = [
         {"index": index, "document": {"text": texts[index]}, "relevance_score": score} for index, score in ranked

@@ -20,6 +20,8 @@ SPEED_FILE = Path(os.environ.get("ENGINE_SPEED", "/etc/twin/engine-speed.json"))
 IDLE_SHARE = 0.2  # a loaded model keeps a board at its high clocks
 CHARACTERS_PER_TOKEN = 6
 ACTIVATION_BYTES = 2**30
+FULL_PROMPT, FULL_PASSAGE = 3000, 512  # what the planner's `ttft_s` is for
+LEAST_TTFT_S = 0.005  # no request is free
 
 
 class StartError(Exception):
@@ -28,7 +30,8 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Speed:
-    """Predicted speed: seconds to the first token and between tokens, growth per further stream, compute s per audio s."""
+    """Predicted speed. Seconds to the first token of a full prompt (FULL_PROMPT tokens; encoders: FULL_PASSAGE) and between
+    tokens; `batch_slope` is the share that each further stream adds; `rtf` is compute seconds per second of audio."""
 
     ttft_s: float = 0.05
     itl_s: float = 0.005
@@ -142,6 +145,11 @@ class Engine:
         batch = 1 + self._speed.batch_slope * max(0, self.metrics.running - 1)
         slow = batch * throttle
         return Speed(self._speed.ttft_s * throttle, self._speed.itl_s * slow, 0.0, self._speed.rtf * slow)
+
+    def first_token_s(self, tokens: int) -> float:
+        """Seconds to read a prompt of so many tokens: prefill is proportional to them."""
+        full = FULL_PASSAGE if self.is_pooling else FULL_PROMPT
+        return LEAST_TTFT_S + self.pace().ttft_s * tokens / full
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[float]:
