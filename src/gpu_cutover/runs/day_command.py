@@ -10,7 +10,6 @@ from typing import IO
 from .days import Subject, checkout_of, day_playbook, require_site_dir, subject_of
 from .engine import Finished, Order, execute
 from .eta import declared_s
-from .inventory import hosts_of
 from .start import add_common_arguments, confirm, tell
 
 
@@ -27,11 +26,10 @@ def run(args: argparse.Namespace) -> int:
     from ..site import load_site  # late: wrong words on the command line are told without loading a site
 
     site = load_site(site_dir)
-    hosts = hosts_of(site_dir)
     if not args.check and not args.yes:
-        confirm(f"start day {args.day}", hosts)
+        confirm(f"start day {args.day}", site.hosts)
     stream = sys.stderr if args.json else sys.stdout
-    finished, subject = run_day(site_dir, args.day, site.durations.model_dump(), stream, check=args.check)
+    finished, subject = run_day(site_dir, args.day, site.spec.durations.model_dump(), stream, check=args.check)
     return tell(finished, subject, site_dir, args.json, stream)
 
 

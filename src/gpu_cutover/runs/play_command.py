@@ -12,7 +12,6 @@ from typing import IO
 from ..errors import InputError
 from .days import Subject, checkout_of, require_site_dir, verb_playbook
 from .engine import Finished, Order, execute
-from .inventory import hosts_of
 from .start import add_common_arguments, confirm, tell
 
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]*")
@@ -39,11 +38,10 @@ def run(args: argparse.Namespace) -> int:
     verb_playbook(checkout_of(site_dir), args.name)
     from ..site import load_site  # late: wrong words on the command line are told without loading a site
 
-    load_site(site_dir)
-    hosts = hosts_of(site_dir)
+    site = load_site(site_dir)
     if not args.check and not args.yes:
         words = " ".join([args.name, *(f"{key}={value}" for key, value in variables.items())])
-        confirm(f"start {words}", hosts)
+        confirm(f"start {words}", site.hosts)
     stream = sys.stderr if args.json else sys.stdout
     finished, subject = run_verb(site_dir, args.name, variables, stream, check=args.check)
     return tell(finished, subject, site_dir, args.json, stream)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +25,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON on stdout, progress on stderr")
 
 
-def confirm(question: str, hosts: dict[str, list[str]]) -> None:
+def confirm(question: str, hosts: Mapping[str, Iterable[str]]) -> None:
     """Ask on the terminal. Raises InputError where nobody can be asked, SystemExit(0) on a no."""
     named = " ".join(dict.fromkeys(host for group in hosts.values() for host in group))
     if not sys.stdin.isatty():

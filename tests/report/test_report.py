@@ -1,0 +1,175 @@
+"""What the report says, and that it never says nothing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gpu_cutover.errors import InputError
+from gpu_cutover.evidence.ledger import Ledger
+from gpu_cutover.report.command import write_report
+from gpu_cutover.report.content import build
+from gpu_cutover.report.figures import figure, seconds, thinned
+from gpu_cutover.report.gather import gather
+from gpu_cutover.report.plots import nice_range
+
+from .conftest import check, gate, ticking
+
+SECTIONS = (
+    *("days", "targets", "thermal", "latency", "routing", "comparison"),
+    *("derate", "rollbacks", "drills", "waivers", "evidence", "standins"),
+)
+
+
+def page(site_dir: Path, tmp_path: Path) -> str:
+    return write_report(site_dir, tmp_path / "report.html").read_text()
+
+
+def section(html: str, name: str) -> str:
+    found = re.search(
+        rf'<section id="{name}">(.*?)(?=<section id="(?:{"|".join(SECTIONS)})">|</main>)', html, re.DOTALL
+    )
+    assert found, name
+    return found[1]
+
+
+def test_a_whole_site_fills_every_section(full_site: Path, tmp_path: Path) -> None:
+    html = page(full_site, tmp_path)
+    for name in SECTIONS:
+        body = section(html, name)
+        assert "<h2>" in body
+        if name not in ("waivers", "standins", "evidence", "derate"):
+            assert "No data" not in body, name
+    for name in ("targets", "thermal", "routing", "comparison", "derate"):
+        assert section(html, name).count("<svg") >= 2, name
+    assert "All ten days are behind this site." in html
+    assert "chained, signed and unchanged" in section(html, "evidence")
+    assert "fan failure: 92 °C" in section(html, "derate")
+    assert "0.62 s" in section(html, "rollbacks")
+    assert "simulated libnvidia-ml" in section(html, "standins")
+
+
+def test_an_empty_site_says_no_data_everywhere(bare_site: Path, tmp_path: Path) -> None:
+    html = page(bare_site, tmp_path)
+    for name in ("thermal", "latency", "routing", "comparison", "derate", "rollbacks", "drills", "evidence"):
+        assert "No data:" in section(html, name), name
+    assert html.count("this day has no gate yet") == 10
+    assert "next is day 1" in html
+
+
+def test_a_site_that_cannot_be_read_still_gets_its_report(full_site: Path, tmp_path: Path) -> None:
+    (full_site / "group_vars" / "all" / "site.yml").write_text("site: {name: 7}\n")
+    html = page(full_site, tmp_path)
+    assert "The declared site cannot be read as it is now" in html
+    assert "Stage unknown" in html
+    assert "Day 10: cut over all tenants – promote" in html
+
+
+def test_a_held_day_is_the_headline(bare_site: Path, tmp_path: Path) -> None:
+    ledger = Ledger.open(bare_site, ticking())
+    ledger.append("gate", "day01", gate(1, [check("a")]))
+    open_check = {**check("fan", "unproven", None), "sentence": "Nobody heard the fan of gpu1"}
+    ledger.append("gate", "day02", gate(2, [open_check], "hold"))
+    html = page(bare_site, tmp_path)
+    assert "Day 2, cable and network, says hold. Nobody heard the fan of gpu1" in html
+    assert "no figure" in section(html, "days")
+
+
+def test_a_waived_day_counts_as_behind_and_is_named(bare_site: Path) -> None:
+    ledger = Ledger.open(bare_site, ticking())
+    for day in range(1, 11):
+        ledger.append("gate", f"day{day:02d}", gate(day, [check("a")], "hold" if day == 2 else "promote"))
+    ledger.append("waiver", "day02", {"day": 2, "by": "Eng Lead", "reason": "LLDP on Friday", "until": "2027-01-08"})
+    headline = build(gather(bare_site, "2026-12-24T12:00:00Z"))["headline"]
+    assert headline["sentence"] == "All ten days are behind this site. Day 2 by waiver."
+
+
+def test_a_changed_record_is_the_headline(full_site: Path, tmp_path: Path) -> None:
+    attachment = sorted((full_site / "evidence" / "attachments").iterdir())[0]
+    attachment.write_bytes(attachment.read_bytes() + b" ")
+    html = page(full_site, tmp_path)
+    assert "Not trustworthy" in html
+    assert attachment.name in section(html, "evidence")
+
+
+def test_restated_targets_show_plan_accepted_and_measured(full_site: Path) -> None:
+    rows = build(gather(full_site, "2026-12-24T12:00:00Z"))["targets"]["rows"]
+    soap = next(row for row in rows if row["title"].startswith("SOAP note of 400"))
+    assert (soap["plan"], soap["measured"], soap["status"]) == ("2 s", "14.2 s", "pass")
+    assert soap["restated"] and soap["by"]
+    assert "no data" in {row["measured"] for row in rows}
+
+
+def test_nothing_in_the_ledger_becomes_markup(bare_site: Path, tmp_path: Path) -> None:
+    bad = {**check("<img src=x>"), "sentence": "</td><script>alert(1)</script>"}
+    Ledger.open(bare_site, ticking()).append("gate", "day01", gate(1, [bad]))
+    html = page(bare_site, tmp_path)
+    assert "<script" not in html
+    assert "<img" not in html
+
+
+def test_nothing_is_fetched_from_anywhere(full_site: Path, tmp_path: Path) -> None:
+    html = page(full_site, tmp_path)
+    addresses = re.findall(r'\b(?:src|href|action|poster|srcset)="([^"]*)"', html)
+    assert addresses
+    assert [a for a in addresses if not a.startswith(("#", "data:,"))] == []
+    assert (
+        "@import" not in html and "url(" not in html and "<script" not in html and '<link rel="stylesheet' not in html
+    )
+
+
+def test_it_is_readable_by_its_owner_alone_and_a_bad_path_is_told(full_site: Path, tmp_path: Path) -> None:
+    path = write_report(full_site, tmp_path / "new" / "report.html")
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InputError, match="-o"):
+        write_report(full_site, path / "below-a-file.html")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"day": 1},
+        {"day": 1, "verdict": "promote", "checks": None},
+        {"day": 1, "verdict": "promote", "checks": [{}]},
+        {"day": "one"},
+    ],
+)
+def test_an_odd_gate_record_does_not_stop_the_report(bare_site: Path, tmp_path: Path, data: dict) -> None:
+    if data.get("checks") is None and "checks" in data:
+        data = {**data, "checks": []}
+    Ledger.open(bare_site, ticking()).append("gate", "day01", data)
+    Ledger.open(bare_site, ticking()).append("derate", "x", {"timeline": [{"t": "soon"}, 4]})
+    Ledger.open(bare_site, ticking()).append("rollback", "y", {"after": {"t": 4}})
+    attachments = [{"name": "odd", "content": {"t": [1, None], "gpus": {"0": {"temperature_celsius": "hot"}}}}]
+    Ledger.open(bare_site, ticking()).append("drill", "z", {}, attachments)
+    assert "</html>" in page(bare_site, tmp_path)
+
+
+def test_thinning_keeps_every_peak() -> None:
+    times = [float(i) for i in range(86_400)]
+    values: list[float | None] = [50.0] * 86_400
+    values[40_000], values[50_000], values[60_000] = 91.0, 12.0, None
+    points = thinned(times, values)
+    assert len(points) <= 400
+    assert (40_000.0, 91.0) in points and (50_000.0, 12.0) in points
+    assert points == sorted(points)
+
+
+def test_figures_and_durations() -> None:
+    assert [figure(v, "s") for v in (None, True, 12.345678, 3)] == ["no figure", "yes", "12.35 s", "3 s"]
+    assert [seconds(v) for v in (None, 0.421, 31.52, 250, 83000)] == [
+        "no data",
+        "0.42 s",
+        "31.5 s",
+        "4 min 10 s",
+        "23 h 3 min",
+    ]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (45, 77), (-3, 0.001), (300, 303), (0, 1e6), (5, 5)])
+def test_an_axis_encloses_its_figures_with_few_ticks(low: float, high: float) -> None:
+    bottom, top, step = nice_range(low, high)
+    assert bottom <= low and top >= high
+    assert 1 <= round((top - bottom) / step) <= 9
