@@ -11,7 +11,7 @@ from gpu_cutover.errors import InputError, Refused
 from gpu_cutover.evidence.ledger import Ledger, timestamp, utc_now
 from gpu_cutover.evidence.playbook import load_records, plain, site_dir_of
 from gpu_cutover.gates.check import Verdict, verdict_of
-from gpu_cutover.gates.closing import PREFIX, collect, gate_data, judge, sentence
+from gpu_cutover.gates.closing import READING, collect, gate_data, judge, sentence
 
 GROUPS = ("gpu", "gateway", "monitor")
 
@@ -34,7 +34,12 @@ class ActionModule(ActionBase):
     def _close(self, day: int, task_vars: dict[str, Any]) -> dict[str, Any]:
         site_dir = site_dir_of(task_vars)
         hosts = {group: [str(name) for name in task_vars["groups"].get(group, [])] for group in GROUPS}
-        plan = {**plain(task_vars["site_plan"]), "hosts": hosts, "records": load_records(site_dir)}
+        plan = {
+            **plain(task_vars["site_plan"]),
+            "site": plain(task_vars["site"]),
+            "hosts": hosts,
+            "records": load_records(site_dir),
+        }
         hostvars = {
             host: _readings(task_vars, host) for host in sorted({name for names in hosts.values() for name in names})
         }
@@ -63,7 +68,7 @@ class ActionModule(ActionBase):
 
 def _readings(task_vars: dict[str, Any], host: str) -> dict[str, Any]:
     variables = task_vars["hostvars"][host]
-    return {str(name): plain(variables[name]) for name in variables if str(name).startswith(PREFIX)}
+    return {str(name): plain(variables[name]) for name in variables if READING.fullmatch(str(name))}
 
 
 def _started(task_vars: dict[str, Any]) -> str | None:

@@ -150,6 +150,27 @@ def unproven(
     return Check(id, UNPROVEN, None, unit, limit, source, f"{sentence} (not proven: {reason})", host, relation)
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What several checks share: the host, the source of their limits, and why figures may be missing."""
+
+    host: str | None
+    source: str
+    why: str = ""
+
+    def at_least(self, id: str, figure: object, limit: object, unit: str, sentence: str) -> Check:
+        """See the function of this name."""
+        return at_least(id, figure, limit, unit, self.source, sentence, self.host, self.why)
+
+    def at_most(self, id: str, figure: object, limit: object, unit: str, sentence: str) -> Check:
+        """See the function of this name."""
+        return at_most(id, figure, limit, unit, self.source, sentence, self.host, self.why)
+
+    def equals(self, id: str, figure: object, limit: object, sentence: str, unit: str = "") -> Check:
+        """See the function of this name."""
+        return equals(id, figure, limit, unit, self.source, sentence, self.host, self.why)
+
+
 def reading_of(readings: Mapping[str, Any], subject: str, host: str) -> tuple[Mapping[str, Any], str]:
     """The reading of a subject on a host and, where it is missing or an error, an empty one and the reason.
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .check import Check, verdict_of
 
-PREFIX = "reading_"
+# A role registers `<role>_reading_<subject>` (or plainly `reading_<subject>`): several roles may read one subject.
+READING = re.compile(r"(?:[a-z0-9_]+_)?reading_(?P<subject>[a-z0-9_]+)")
 
 Readings = dict[str, dict[str, dict[str, Any]]]
 
 
 def collect(hostvars: Mapping[str, Mapping[str, Any]]) -> tuple[Readings, list[dict[str, Any]]]:
-    """({subject: {host: reading}}, attachments) out of every host's `reading_*`.
+    """({subject: {host: reading}}, attachments) out of every host's registered readings.
 
     A registered result without a `reading` (a skipped task) gives nothing, so its checks are unproven. A reading's
     `attachment` {name, content} is taken out of it; it goes beside the record, not into it.
@@ -23,12 +25,13 @@ def collect(hostvars: Mapping[str, Mapping[str, Any]]) -> tuple[Readings, list[d
     attachments: list[dict[str, Any]] = []
     for host, variables in hostvars.items():
         for name, result in variables.items():
-            reading = result.get("reading") if name.startswith(PREFIX) and isinstance(result, Mapping) else None
-            if isinstance(reading, Mapping):
+            named = READING.fullmatch(name)
+            reading = result.get("reading") if named and isinstance(result, Mapping) else None
+            if named and isinstance(reading, Mapping):
                 kept = dict(reading)
                 attachment = kept.pop("attachment", None)
                 attachments += [dict(attachment)] if isinstance(attachment, Mapping) else []
-                readings.setdefault(name.removeprefix(PREFIX), {})[host] = kept
+                readings.setdefault(named["subject"], {})[host] = kept
     return readings, attachments
 
 
