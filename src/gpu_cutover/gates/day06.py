@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .check import Check, at_least, at_most, equals, reading_of
+from .check import Check, at_least, at_most, equals, reading_of, unproven
 
 POWER_SHARE_MIN = 0.95
 NVML = "NVML counters over the whole burn-in"
@@ -45,26 +45,8 @@ def _host(plan: Mapping[str, Any], reading: Mapping[str, Any], why: str, host: s
             host,
             why or "the burn-in has not finished",
         ),
-        at_least(
-            "burn_in.coverage",
-            reading.get("coverage"),
-            gates["telemetry_coverage_min"],
-            "",
-            "site gates.telemetry_coverage_min",
-            "share of the seconds with a sample of every sensor",
-            host,
-            why,
-        ),
-        equals(
-            "burn_in.breaks",
-            _count(reading.get("breaks")),
-            0,
-            "",
-            "an interrupted load lets boards cool down",
-            "the telemetry has no break and the host did not reboot",
-            host,
-            why,
-        ),
+        _coverage(gates["telemetry_coverage_min"], reading, why, host),
+        _breaks(reading, why, host),
         equals(
             "burn_in.xid",
             _count(reading.get("xids_hardware")),
@@ -86,6 +68,27 @@ def _host(plan: Mapping[str, Any], reading: Mapping[str, Any], why: str, host: s
             why,
         ),
     ]
+
+
+def _coverage(floor: float, reading: Mapping[str, Any], why: str, host: str) -> Check:
+    """Seconds without a sample are missing data, so too little coverage is unproven, not bad."""
+    sentence, source = "share of the seconds with a sample of every GPU", "site gates.telemetry_coverage_min"
+    check = at_least("burn_in.coverage", reading.get("coverage"), floor, "", source, sentence, host, why)
+    if check.status != "fail":
+        return check
+    reason = f"only {check.figure:.1%} of the seconds have a sample"
+    return unproven("burn_in.coverage", source, sentence, host, reason, limit=floor, relation="at least")
+
+
+def _breaks(reading: Mapping[str, Any], why: str, host: str) -> Check:
+    """A break lets the boards cool down: nothing is proven, and the burn-in has to run again."""
+    sentence, source = "the telemetry has no break and the host did not reboot", "an interrupted load proves nothing"
+    breaks = reading.get("breaks")
+    if breaks:
+        longest = max(gap["seconds"] for gap in breaks)
+        why = f"{len(breaks)} breaks, the longest {longest:g} s; run the burn-in again"
+    figure = None if breaks else _count(breaks)
+    return equals("burn_in.breaks", figure, 0, "", source, sentence, host, why)
 
 
 def _gpu(plan: Mapping[str, Any], gpu: Mapping[str, Any], why: str, host: str, index: int) -> list[Check]:

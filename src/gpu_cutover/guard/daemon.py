@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..probes import nvml
+from ..probes.web import answers
 from . import decide, placement, store, systemd, web
 from .config import Config
 from .notify import notify
@@ -295,13 +296,23 @@ class Guard:
             memory.state, actions, refusal = decide.ask_derate(memory.state, int(words[1]), cause, now)
         elif words == ["restore"]:
             memory.state, actions, refusal = decide.ask_restore(memory.state, self.sample, self.policy, now)
+        elif len(words) == 2 and words[0] == "recorded":
+            return self._recorded(words[1])
         elif words in (["observe-only", "on"], ["observe-only", "off"]):
             memory.observe_only, actions, refusal = words[1] == "on", [], None
             self._tell(f"observe-only is {words[1]}")
         else:
-            return "commands: status, derate N [CAUSE], restore, observe-only on|off"
+            return "commands: status, derate N [CAUSE], restore, recorded ID, observe-only on|off"
         self._act(actions, "command")
         return refusal
+
+    def _recorded(self, change_id: str) -> str | None:
+        """Note that the ledger has this change, so that a playbook run twice records it once."""
+        for change in self.memory.changes:
+            if change.id == change_id:
+                change.recorded = True
+                return None
+        return f"there is no change {change_id}"
 
     # --- running ------------------------------------------------------------------------------------------------------
 
@@ -353,7 +364,7 @@ def real_engine_states(engines: Mapping[str, placement.Engine]) -> dict[str, dic
             "unit": engine.unit,
             "gpus": list(engine.gpus),
             "url": engine.url,
-            "up": active and systemd.http_ok(engine.health),
+            "up": active and answers(engine.health),
             "state": unit.get("ActiveState", "unknown"),
             "restarts": int(unit.get("NRestarts") or 0),
         }

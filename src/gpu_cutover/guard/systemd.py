@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from ..probes.web import answers
 from .placement import DIGEST_VARIABLE
 
 PROPERTIES = ("Id", "ActiveState", "SubState", "MainPID", "NRestarts", "UnitFileState")
 LOCK = Path("/run/gpu-cutover-placement.lock")
-_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def systemctl(arguments: Iterable[str], timeout_s: float) -> str:
@@ -62,15 +59,6 @@ def digest_of_process(pid: int, proc: Path = Path("/proc")) -> str:
     return next((entry[len(prefix) :].decode() for entry in entries if entry.startswith(prefix)), "")
 
 
-def http_ok(url: str, timeout_s: float = 2.0) -> bool:
-    """True when the address answers 200 in time; every error is False."""
-    try:
-        with _NO_PROXY.open(url, timeout=timeout_s) as answer:
-            return int(answer.status) == 200
-    except (OSError, http.client.HTTPException, ValueError, urllib.error.URLError):
-        return False
-
-
 class SystemdHost:
     """`placement.Host` on this machine."""
 
@@ -103,7 +91,7 @@ class SystemdHost:
             systemctl(["disable", "--quiet", *disable], 30.0)
 
     def healthy(self, url: str) -> bool:
-        return http_ok(url)
+        return answers(url)
 
     def now(self) -> float:
         return time.monotonic()
