@@ -37,9 +37,8 @@ gate_verdict:
   description: promote, hold or fail. Absent when the verdict could not be recorded.
   type: str
   returned: when judged
-checks:
-  description: Every check with status, figure, unit, limit, source and sentence.
-  type: list
-  elements: dict
-  returned: when judged
+msg:
+  description: The verdict and every check with its figure and limit, the failed and unproven ones first.
+  type: str
+  returned: always
 """

@@ -60,7 +60,6 @@ class ActionModule(ActionBase):
             "changed": False,
             "failed": verdict is not Verdict.PROMOTE and not predicted,
             "gate_verdict": str(verdict),
-            "checks": data["checks"],
             "msg": sentence(day, checks, predicted=predicted),
             "_ansible_verbose_always": True,
         }

@@ -70,6 +70,8 @@ class Check:
 
 
 def _text(value: Figure) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

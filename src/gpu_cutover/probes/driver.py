@@ -57,12 +57,10 @@ def loaded(gpus: dict[str, Any]) -> dict[str, Any]:
     return {"loaded": versions[0] if len(versions) == 1 else None, "gpus": boards}
 
 
-def nouveau_loaded(modules: Path = Path("/proc/modules")) -> bool | None:
-    """True when the kernel runs nouveau; None when the kernel's list cannot be read."""
-    try:
-        return any(line.startswith("nouveau ") for line in modules.read_text().splitlines())
-    except OSError:
-        return None
+def nouveau_loaded(sysfs: Path = Path("/sys")) -> bool | None:
+    """True when the kernel runs nouveau, as a module or built in; None when sysfs shows neither modules nor drivers."""
+    lists = [path for path in (sysfs / "module", sysfs / "bus/pci/drivers") if path.is_dir()]
+    return any((path / "nouveau").is_dir() for path in lists) if lists else None
 
 
 def read_dcgm(level: int, timeout_s: float) -> dict[str, Any]:
