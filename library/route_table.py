@@ -162,7 +162,7 @@ def _through(steps: list[Mutation], raw: Any) -> Any:
 
 def _apply(module: AnsibleModule, directory: Path, kept: list[str]) -> dict[str, change.Changed]:
     mutations = _mutations(module.params, directory, kept)
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
+    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017
     run = functools.partial(change.change, reason=module.params["reason"], now=now)
 
     def one(pool: str, write: bool) -> change.Changed:

@@ -25,7 +25,7 @@ from .upstream import PATIENCE_S, Answer, LegFailedError, Question, ask, decoded
 
 QUEUE_LENGTH = 256
 QUEUE_BYTES = 256 * 1024 * 1024
-WORKERS = 8
+WORKERS = 64  # a copy of 12 notes and 30 chats at once must meet the engines at once, too
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class Mirror:
         self._session, self._log, self._metrics, self._attempted = session, log, metrics, attempted
         self._queue: asyncio.Queue[Copy] = asyncio.Queue(QUEUE_LENGTH)
         self._bytes = 0
+        self.pending = 0  # offered and not yet compared
         self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
 
     def offer(self, copy: Copy) -> None:
@@ -63,6 +64,7 @@ class Mirror:
         if self._queue.full() or self._bytes + copy.size > QUEUE_BYTES:
             self._metrics.mirror_dropped.labels(copy.question.route).inc()
             return
+        self.pending += 1
         self._bytes += copy.size
         self._queue.put_nowait(copy)
         self._metrics.mirror_waiting.set(self._queue.qsize())
@@ -79,6 +81,7 @@ class Mirror:
             try:
                 await self._compare(copy)
             finally:
+                self.pending -= 1
                 self._bytes -= copy.size
                 self._metrics.mirror_waiting.set(self._queue.qsize())
 

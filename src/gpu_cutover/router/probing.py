@@ -6,6 +6,7 @@ import base64
 import http.client
 import io
 import json
+import socket
 import ssl
 import struct
 import time
@@ -23,7 +24,10 @@ SAY = "Readiness check. Answer with the one word: ready."
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One question to put: where, with which body, how long to wait (seconds, for the whole answer)."""
+    """One question to put: where, with which body, how long to wait (seconds).
+
+    `server_name` is the name that an https server's certificate must carry, where it is asked by address.
+    """
 
     url: str
     path: str
@@ -31,6 +35,7 @@ class Probe:
     model: str
     headers: Mapping[str, str]
     timeout_s: float = 15.0
+    server_name: str = ""
 
 
 def question(route: str, model: str) -> tuple[bytes, str]:
@@ -117,7 +122,7 @@ def _post(
     parts = urlsplit(probe.url)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        connection = http.client.HTTPSConnection(parts.netloc, timeout=probe.timeout_s, context=context)
+        connection = _NamedConnection(parts.netloc, probe, context or ssl.create_default_context())
     else:
         connection = http.client.HTTPConnection(parts.netloc, timeout=probe.timeout_s)
     try:
@@ -127,6 +132,18 @@ def _post(
         return response.status, headers, response.read()
     finally:
         connection.close()
+
+
+class _NamedConnection(http.client.HTTPSConnection):
+    """Connects to an address and checks the certificate against a name."""
+
+    def __init__(self, netloc: str, probe: Probe, context: ssl.SSLContext) -> None:
+        super().__init__(netloc, timeout=probe.timeout_s, context=context)
+        self._tls, self._name = context, probe.server_name
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self._name or self.host)
 
 
 def _is_answer(route: str, answer: bytes) -> bool:

@@ -288,6 +288,7 @@ class Router:
                 "placement": self.live(table).placement,
                 "placement_age_s": self.placement.age_s(),
                 "breakers_open": sorted(name for name, one in self.breakers.items() if one.opened_at is not None),
+                "mirror_pending": self.mirror.pending,
                 "problems": [problem for problem in problems if problem],
             }
         )

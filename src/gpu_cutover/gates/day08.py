@@ -1,0 +1,133 @@
+"""Day 8: are our answers not worse than the cloud's, fast enough, and enough at once? Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .check import FAIL, Check, at_least, at_most, reading_of, unproven
+from .sequential import lower_bound
+
+SOURCE_MARGIN = "site.gates.mirror_margins"
+
+
+def route_row(scores: Sequence[float], critical: int, margin: float, minimum: int, alpha: float) -> dict[str, Any]:
+    """A route's comparison as the gate sees it and the report shows it.
+
+    `score` is the mean (1 = as good as the cloud's answer); `bound` the anytime-valid lower bound of on-prem minus
+    cloud; `best` the upper one. `verdict`: pass, fail (proven worse than the margin, or any critical
+    difference) or unproven.
+    """
+    count = len(scores)
+    if count == 0:
+        return {
+            "n": 0,
+            "score": None,
+            "bound": None,
+            "best": None,
+            "margin": margin,
+            "critical": critical,
+            "verdict": "unproven",
+        }
+    bound = lower_bound(scores, alpha) - 1.0
+    best = -lower_bound([1.0 - score for score in scores], alpha)
+    verdict = "pass" if bound >= -margin and count >= minimum else "unproven"
+    if best < -margin or critical:
+        verdict = "fail"
+    return {
+        "n": count,
+        "score": sum(scores) / count,
+        "bound": bound,
+        "best": best,
+        "margin": margin,
+        "critical": critical,
+        "verdict": verdict,
+    }
+
+
+def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
+    """Every check of the day, per gateway."""
+    found: list[Check] = []
+    for host in plan["hosts"]["gateway"]:
+        mirror, why = reading_of(readings, "mirror", host)
+        for route in plan["gates"]["mirror_margins"]:
+            found += _route(plan["gates"], route, mirror, why, host)
+        found.append(_coverage(plan["gates"], mirror, why, host))
+        found += _latency(plan, mirror, why, host)
+        found += _capacity(plan, readings, host)
+    return found
+
+
+def _route(gates: Mapping[str, Any], route: str, mirror: Mapping[str, Any], why: str, host: str) -> list[Check]:
+    row = _mapping(_mapping(mirror.get("routes")).get(route))
+    margin, minimum = gates["mirror_margins"][route], gates["mirror_comparisons_min"][route]
+    scores = row.get("scores") if isinstance(row.get("scores"), list) else []
+    critical = sum(_mapping(row.get("critical")).values())
+    judged = route_row(scores or [], critical, margin, minimum, gates["confidence_alpha"])
+    sentence = f"{route}: on-prem answers are not worse than the cloud's by more than the margin"
+    enough = at_least(
+        f"mirror.{route}.compared", judged["n"] if row else None, minimum, "", "site.gates.mirror_comparisons_min",
+        f"{route}: enough answers were compared", host, why,
+    )  # fmt: skip
+    if enough.status == FAIL:  # too few is not bad, only not enough
+        missing = f"{minimum - judged['n']} more answers needed"
+        enough = unproven(enough.id, enough.source, enough.sentence, host, missing, limit=minimum)
+    bound = at_least(
+        f"mirror.{route}.bound", judged["bound"], -margin, "", SOURCE_MARGIN, sentence, host, why or "nothing compared"
+    )
+    if bound.status == FAIL and judged["best"] >= -margin:
+        reason = f"bound {judged['bound']:.3f} after {judged['n']} answers, more are needed"
+        bound = unproven(bound.id, SOURCE_MARGIN, sentence, host, reason, limit=-margin, relation="at least")
+    harm = at_most(
+        f"mirror.{route}.critical", critical if row else None, 0, "", "facts: a changed dose or number is no style",
+        f"{route}: no critical difference (dose, number, negation, drug, refusal, truncation)", host, why,
+    )  # fmt: skip
+    return [enough, bound, harm]
+
+
+def _coverage(gates: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str) -> Check:
+    share = _mapping(mirror.get("coverage")).get("share")
+    sentence = "share of the clinics' requests that were compared"
+    return at_least(
+        "mirror.coverage",
+        share,
+        gates["mirror_coverage_min"],
+        "",
+        "site.gates.mirror_coverage_min",
+        sentence,
+        host,
+        why,
+    )
+
+
+def _latency(plan: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str) -> list[Check]:
+    by_workload = _mapping(mirror.get("latency"))
+    soap, audio = _mapping(by_workload.get("soap")), _mapping(by_workload.get("audio"))
+    figures = {
+        "soap_p95_s": (soap.get("p95_s"), "SOAP notes under the clinics' own load, p95"),
+        "soap_first_token_p95_s": (soap.get("first_byte_p95_s"), "first token of SOAP notes, p95"),
+        "whisper_p95_s": (audio.get("p95_s"), "recordings under the clinics' own load, p95"),
+    }
+    return [
+        at_most(f"mirror.{name}", figure, _accepted(plan, name), "s", "site.targets", sentence, host, why)
+        for name, (figure, sentence) in figures.items()
+    ]
+
+
+def _capacity(plan: Mapping[str, Any], readings: Mapping[str, Any], host: str) -> list[Check]:
+    reading, why = reading_of(readings, "capacity", host)
+    return [
+        at_least(
+            f"mirror.{name}", reading.get(name), _accepted(plan, name), "sessions", "site.targets",
+            f"{words} held at the same time within their targets", host, why,
+        )
+        for name, words in (("concurrent_soap", "SOAP sessions"), ("concurrent_chat", "chat sessions"))
+    ]  # fmt: skip
+
+
+def _accepted(plan: Mapping[str, Any], name: str) -> float | None:
+    return next((target["accepted"] for target in plan["targets"] if target["name"] == name), None)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
