@@ -301,10 +301,15 @@ def _onprem_models(site: Site, catalog: Catalog) -> list[dict[str, Any]]:
 # --- hardware, targets, monitoring -----------------------------------------------------------------------------------
 
 
+def _json(data: dict[str, Any]) -> dict[str, Any]:
+    """The same as JSON keeps it: text keys, lists for tuples."""
+    plain: dict[str, Any] = json.loads(json.dumps(data))
+    return plain
+
+
 def _plain(value: Any) -> dict[str, Any]:
-    """A catalog entry without its sources, with text keys (JSON knows no others)."""
-    data = {key: item for key, item in asdict(value).items() if key != "sources"}
-    return json.loads(json.dumps(data))  # type: ignore[no-any-return]
+    """A catalog entry without its sources."""
+    return _json({key: item for key, item in asdict(value).items() if key != "sources"})
 
 
 def _tier(site: Site, catalog: Catalog) -> dict[str, Any]:
@@ -314,7 +319,7 @@ def _tier(site: Site, catalog: Catalog) -> dict[str, Any]:
         "name": site.spec.tier,
         "profile": _plain(tier),
         "gpu": _plain(gpu),
-        "sources": {**tier.sources, **{f"gpu.{key}": source for key, source in gpu.sources.items()}},
+        "sources": _json({**tier.sources, **{f"gpu.{key}": source for key, source in gpu.sources.items()}}),
     }
 
 
@@ -328,7 +333,7 @@ def _floors(site: Site, catalog: Catalog) -> dict[str, Any]:
 
 
 def _targets(site: Site, catalog: Catalog) -> list[dict[str, Any]]:
-    """The plan's figure, the accepted one, and what arithmetic says: `floor`, `expected` are null where it is silent."""
+    """The plan's figure, the accepted one, and what arithmetic says (`floor`, `expected`: null where silent)."""
     arithmetic = estimates(site, catalog)
     targets = []
     for name, known in catalog.targets.items():

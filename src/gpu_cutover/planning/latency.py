@@ -41,7 +41,7 @@ def note_floor(model: Model, weights: Format, gpu: Gpu, gpus: int, tokens: int =
 def note_expected(
     model: Model, weights: Format, gpu: Gpu, gpus: int, streams: int, catalog: Catalog, tokens: int = NOTE_TOKENS
 ) -> float:
-    """Seconds for a note while `streams` streams decode at once: prompt, then tokens, each further stream 4.5 % slower."""
+    """Seconds for a note while `streams` streams decode at once: prompt, then tokens, 4.5 % slower per stream."""
     itl = decode_expected(model, weights, gpu, gpus, catalog) * (1 + catalog.vllm.batch_slope * (streams - 1))
     return prefill(model, weights, gpu, gpus, PROMPT_TOKENS, catalog) + tokens * itl
 
@@ -90,7 +90,7 @@ def speech_slope(model: Model, weights: Format, gpu: Gpu, audio_s: float, catalo
 def speed(model: Model, weights: Format, gpu: Gpu, gpus: int, catalog: Catalog) -> dict[str, float]:
     """What to expect of an engine.
 
-    `ttft_s` for a 3,000-token prompt (encoders: the whole answer for a passage of 512), `itl_s` per token of one stream,
+    `ttft_s` for a 3,000-token prompt (encoders: the whole answer for a passage of 512), `itl_s` a token of one stream,
     `rtf` seconds per second of audio (speech only), and `batch_slope`: the share by which each further stream slows
     `itl_s` of all, or each further recording `rtf` of all; never `ttft_s`.
     """

@@ -13,7 +13,7 @@ from ..errors import InputError
 from . import rules
 from .model import Cabling, LockedModel, Purchase, Site, Spec
 from .parse import LARGEST, LARGEST_RECORD, document, read_bytes, typed
-from .problems import Problem, nearest, shown
+from .problems import Problem, dotted, nearest, shown
 
 SITE_FILE = Path("group_vars/all/site.yml")
 GROUPS = ("gpu", "gateway", "monitor")
@@ -67,7 +67,7 @@ def _spec(site_dir: Path) -> Spec:
         raise InputError(str(path), "(whole file)", "is not a mapping", "start it with `site:`")
     for key in data:
         if key != "site":
-            raise InputError(str(path), str(key), "is an unknown key", "this file has one key, `site:`")
+            raise InputError(str(path), dotted((key,)), "is an unknown key", "this file has one key, `site:`")
     if "site" not in data:
         raise InputError(str(path), "site", "is missing", "start the file with `site:`")
     spec: Spec = typed(Spec, data["site"], str(path), ("site",))
@@ -97,13 +97,15 @@ def _cabling(site_dir: Path, hosts: Mapping[str, Mapping[str, str]]) -> Cabling:
     ends: set[tuple[str, str]] = set()
     for index, link in enumerate(drawing.links):
         if link.host not in known:
-            raise InputError(str(path), f"links[{index}].host", f"{link.host} is not a host", nearest(link.host, known))
+            raise InputError(
+                str(path), f"links[{index}].host", f"{link.host} is not a host of the site", nearest(link.host, known)
+            )
         for end in ((link.host, link.port), (link.switch, link.switch_port)):
             if end in ends:
                 raise InputError(str(path), f"links[{index}]", f"{' '.join(end)} has two cables", "correct the drawing")
             ends.add(end)
     for host in sorted(known - {link.host for link in drawing.links}):
-        raise InputError(str(path), "links", f"{host} has no cable", "add its line")
+        raise InputError(str(path), "links", f"{shown(host)} has no cable", "add its line")
     return drawing
 
 
@@ -156,12 +158,12 @@ def _groups(data: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 def _address(path: Path, host: str, variables: Any) -> str:
     address = variables.get("ansible_host") if isinstance(variables, dict) else None
     if address is None:
-        raise InputError(str(path), f"{host}.ansible_host", "is missing", "give the host its address")
+        raise InputError(str(path), dotted((host, "ansible_host")), "is missing", "give the host its address")
     try:
         return str(ipaddress.ip_address(address if isinstance(address, str) else ""))
     except ValueError:
         raise InputError(
-            str(path), f"{host}.ansible_host", f"{shown(address)} is not an address", "write an IP address"
+            str(path), dotted((host, "ansible_host")), f"{shown(address)} is not an address", "write an IP address"
         ) from None
 
 
@@ -174,5 +176,5 @@ def _distinct(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
             if address is None or address == "None":
                 continue
             if owner.setdefault(address, host) != host:
-                problem = f"{address} is also the address of {owner[address]}"
-                raise InputError(str(path), f"{host}.ansible_host", problem, "give each host its own")
+                problem = f"{shown(address)} is also the address of {shown(owner[address])}"
+                raise InputError(str(path), dotted((host, "ansible_host")), problem, "give each host its own")

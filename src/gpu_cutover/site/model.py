@@ -14,12 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 Policy = Literal["standard", "sensitive", "cloud_only"]
 RouteName = Literal["audio", "chat", "reason", "embed", "rerank", "vision"]
 
-Text = Annotated[str, Field(min_length=1, max_length=2000)]
+Text = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]+$")]  # one line
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 HostName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}(\.[a-z0-9-]{1,63})*$")]
-Url = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/\S*)?$")]
+Url = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$")]
 Seconds = Annotated[int, Field(ge=1, le=31 * 86400)]
 ShortSeconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -38,14 +38,14 @@ class Route(Strict):
     """Which model answers a route on-prem, which one in the cloud, and how large a request may be."""
 
     model: ModelName
-    cloud: Annotated[str, Field(pattern=r"^[a-z0-9_]+/\S+$")] | None
+    cloud: Annotated[str, Field(pattern=r"^[a-z0-9_]+/[A-Za-z0-9._:/-]+$")] | None
     body_limit_mb: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Model(Strict):
     """A model as it is served here: its file format, its engine and exactly which files."""
 
-    format: Text
+    format: Slug
     engine: Literal["vllm", "triton"]
     repository: Text
     revision: Revision
@@ -78,7 +78,7 @@ class Restated(Strict):
     """What is accepted instead of the plan's figure, why, and who decided."""
 
     accepted: Annotated[float, Field(gt=0)]
-    reason: Annotated[str, Field(min_length=20, max_length=2000)]
+    reason: Annotated[Text, Field(min_length=20)]
     by: Text
 
 
@@ -171,7 +171,7 @@ class Network(Strict):
 class Driver(Strict):
     """The pinned driver. `previous` is the version a rollback goes back to."""
 
-    branch: Text
+    branch: Annotated[str, Field(pattern=r"^[0-9]{3}$")]
     version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){1,3}(-[0-9A-Za-z.~+]+)?$")]
     previous: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+){1,3}(-[0-9A-Za-z.~+]+)?$")] | None = None
     packages: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -207,7 +207,7 @@ class Spec(Strict):
 
     name: Slug
     stage: Literal["twin", "production"]
-    tier: Text
+    tier: Slug
     routes: Annotated[dict[RouteName, Route], Field(min_length=1)]
     models: Annotated[dict[ModelName, Model], Field(min_length=1)]
     placements: dict[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,12 @@ def shown(value: object) -> str:
 
 
 def dotted(path: Sequence[object]) -> str:
-    """`("site", "tenants", "a", 0)` → `site.tenants.a[0]`."""
+    """`("site", "tenants", "a", 0)` → `site.tenants.a[0]`; a key that is no plain word is quoted."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            word = str(part) if re.fullmatch(r"[\w.-]{1,80}", str(part)) else shown(part)
+            text += f".{word}" if text else word
     return text or "(whole file)"

@@ -12,7 +12,7 @@ from itertools import pairwise
 from ..catalog import Catalog
 from ..planning import fit as fitting
 from .model import Calendar, Spec
-from .problems import Problem, nearest, shown
+from .problems import Problem, dotted, nearest, shown
 
 HEALTHY = "healthy"
 Rule = Callable[[Spec, Catalog], Iterator[Problem]]
@@ -286,7 +286,7 @@ def host_problem(spec: Spec, catalog: Catalog, bought: Mapping[str, object], gpu
     """A GPU host without a purchase record, or a record without a host."""
     for host in gpu_hosts:
         if host not in bought:
-            return Problem(f"hosts.{host}", "has no purchase record", "copy it from the delivery note")
+            return Problem(dotted(("hosts", host)), "has no purchase record", "copy it from the delivery note")
     for host in bought:
         if host not in gpu_hosts:
             return Problem(f"hosts.{host}", "is not a host of the group gpu", nearest(host, gpu_hosts))
