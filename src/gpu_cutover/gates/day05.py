@@ -1,0 +1,104 @@
+"""Day 5: is every model file what the lock says, and does every route answer within its target?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .check import Check, at_least, at_most, equals, reading_of, unproven
+
+Plan = Mapping[str, Any]
+Readings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+LOCK = "records/models.lock.json"
+MINIMUM = "site.gates.smoke_requests_min"
+TARGETS = "site.targets"
+# Judged elsewhere: availability needs days of traffic, not a benchmark.
+NOT_HERE = frozenset({"availability"})
+
+
+def checks(plan: Plan, readings: Readings) -> list[Check]:
+    """All checks of day 5. `readings`: `models` of GPU hosts, `smoke` of gateways."""
+    found: list[Check] = []
+    for host in plan["hosts"]["gpu"]:
+        found += _models(plan, host, *reading_of(readings, "models", host))
+    for host in plan["hosts"]["gateway"]:
+        found += _smoke(plan, host, *reading_of(readings, "smoke", host))
+    return found
+
+
+def _models(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    found = [
+        equals("models.verification", reading.get("verification"), "full", "", LOCK,
+               "every byte was read again from the disk", host, why),
+        equals("models.altered", len(reading["quarantined"]) if "quarantined" in reading else None, 0, "files", LOCK,
+               "no file was altered (an altered one was put aside and restored: run the day again)", host, why),
+    ]  # fmt: skip
+    for name, engine in sorted(plan["engines"].items()):
+        told = reading.get("models", {}).get(name, {})
+        files = told.get("files")
+        sentence = (
+            f"{name}, revision {engine['revision'][:12]}: all {files} files ({told.get('bytes', 0)} bytes) verified"
+        )
+        reason = why or "the lock has no files of this model"
+        if not engine["locked"] or told.get("revision") != engine["revision"] or not files:
+            found.append(unproven(f"models.{name}", LOCK, f"{name}: every file verified", host, reason))
+        else:
+            found.append(equals(f"models.{name}", told.get("verified"), files, "files", LOCK, sentence, host, why))
+    return found
+
+
+def _smoke(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    found = []
+    workloads = reading.get("workloads", {})
+    for route in sorted(plan["placements"]["healthy"]["routes"]):
+        found += _route(plan, host, route, workloads.get(route, {}), why)
+    found += _route(plan, host, "soap", workloads.get("soap", {}), why)
+    for name, told in sorted(reading.get("burst", {}).items()):
+        sentence = f"{told.get('requests')} {name} sessions at once were all answered{_errors(told)}"
+        found.append(equals(f"burst.{name}.failed", told.get("failed"), 0, "requests", TARGETS, sentence, host))
+    figures = reading.get("figures", {})
+    found += [
+        _target(target, figures.get(target["name"]), host, why)
+        for target in plan["targets"]
+        if target["name"] not in NOT_HERE
+    ]
+    return found
+
+
+def _errors(told: Mapping[str, Any]) -> str:
+    errors = told.get("errors") or []
+    return f" ({'; '.join(errors[:3])})" if errors else ""
+
+
+def _route(plan: Plan, host: str, workload: str, told: Mapping[str, Any], why: str) -> list[Check]:
+    """Enough requests, none failed; the measured times stand in the sentence."""
+    times = (
+        f"first token p50/p95 {told.get('first_token_p50_s')}/{told.get('first_token_p95_s')} s, "
+        f"between tokens {told.get('inter_token_p50_s')} s, "
+        f"in all {told.get('total_p50_s')}/{told.get('total_p95_s')} s"
+    )
+    answered = told["requests"] - told["failed"] if "requests" in told else None
+    return [
+        at_least(f"smoke.{workload}.answered", answered, plan["gates"]["smoke_requests_min"], "requests", MINIMUM,
+                 f"{workload}: {times}", host, why),
+        equals(f"smoke.{workload}.failed", told.get("failed"), 0, "requests", MINIMUM,
+               f"{workload}: no request failed{_errors(told)}", host, why),
+    ]  # fmt: skip
+
+
+def _target(target: Mapping[str, Any], figure: object, host: str, why: str) -> Check:
+    """Judged against the accepted figure; the plan's own, and the gap to it, always stand beside it."""
+    sentence = f"{target['title']}: {_gap(target, figure)}"
+    bound = at_least if target["better"] == "higher" else at_most
+    return bound(f"target.{target['name']}", figure, target["accepted"], target["unit"], TARGETS, sentence, host, why)
+
+
+def _gap(target: Mapping[str, Any], figure: object) -> str:
+    unit = target["unit"]
+    plan = f"the plan's target is {target['plan']:g} {unit}"
+    restated = f", restated to {target['accepted']:g} {unit} by {target['by']}" if target["by"] else ""
+    if isinstance(figure, bool) or not isinstance(figure, int | float):
+        return f"{plan}{restated}; not measured"
+    gap = figure - target["plan"] if target["better"] == "lower" else target["plan"] - figure
+    return f"{plan}{restated}; " + ("the plan is met" if gap <= 0 else f"gap to the plan {gap:.3g} {unit}")
