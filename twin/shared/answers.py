@@ -29,9 +29,19 @@ DICTATIONS = (
     "child with otitis media on the right side amoxicillin 250 mg three times daily for seven days",
 )
 VOICES = {
-    "cloud": {"opens": "The patient reports", "denies": "denies fever", "plan": "Continue", "review": "Review in two weeks."},
-    "onprem": {"opens": "Patient describes", "denies": "denies fever", "plan": "Carry on with", "review": "Follow-up in two weeks."},
-}  # fmt: skip
+    "cloud": {
+        "opens": "The patient reports",
+        "denies": "denies fever",
+        "plan": "Continue",
+        "review": "Review in two weeks.",
+    },
+    "onprem": {
+        "opens": "Patient describes",
+        "denies": "denies fever",
+        "plan": "Carry on with",
+        "review": "Follow-up in two weeks.",
+    },
+}
 
 
 def pick(seed: str | bytes, count: int) -> int:
@@ -81,11 +91,12 @@ def soap(text: str, voice: str) -> str:
     """A note with the four sections, holding the drugs, doses and pressures of the transcript and no others."""
     words = VOICES[voice]
     complaint = COMPLAINT.search(text)
+    reason = complaint.group(1).strip() if complaint else "no new complaints"
     medicines = " and ".join(_medicines(text)) or "the present treatment"
     pressure = PRESSURE.search(text)
     objective = f"Blood pressure {pressure.group(1)}." if pressure else "Examination without findings."
     return (
-        f"Subjective: {words['opens']} {complaint.group(1).strip() if complaint else 'no new complaints'}; {words['denies']}.\n"
+        f"Subjective: {words['opens']} {reason}; {words['denies']}.\n"
         f"Objective: {objective}\n"
         f"Assessment: {'Stable' if voice == 'cloud' else 'Stable course'}, no alarm signs.\n"
         f"Plan: {words['plan']} {medicines}. {words['review']}"
@@ -126,8 +137,9 @@ def transcript(audio: bytes, voice: str) -> str:
 
 
 def clip_seconds(audio: bytes) -> float:
-    """Duration in seconds: 16 kHz mono 16-bit PCM, the format in which clinics record (a header is 44 bytes)."""
-    return max(0.1, (len(audio) - 44) / 32000)
+    """Duration in seconds, by the byte rate in a WAV header; without one, 16 kHz mono 16-bit PCM as clinics record."""
+    told = int.from_bytes(audio[28:32], "little") if audio[:4] == b"RIFF" else 0
+    return max(0.1, (len(audio) - 44) / (told or 32000))
 
 
 @lru_cache(maxsize=4096)
