@@ -1,4 +1,4 @@
-"""The confidence sequence: valid under peeking, shrinks, and promotes an equal candidate in the number of samples it should."""
+"""The confidence sequence: valid under peeking, shrinks, and promotes an equal candidate when it should."""
 
 from __future__ import annotations
 
