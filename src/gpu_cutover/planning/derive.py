@@ -50,7 +50,7 @@ def derive(site: Site) -> dict[str, Any]:
         "litellm": {"cloud": _cloud_models(site, catalog), "onprem": _onprem_models(site, catalog)},
         "driver": _driver(site, catalog),
         "power": _power(site, catalog),
-        "monitor": _monitor(site),
+        "monitoring": _monitoring(site, catalog),
     }
 
 
@@ -394,9 +394,8 @@ def _power(site: Site, catalog: Catalog) -> dict[str, Any]:
     return {**site.spec.power.model_dump(mode="json"), **power_sum(site)}
 
 
-def _monitor(site: Site) -> dict[str, Any]:
+def _monitoring(site: Site, catalog: Catalog) -> dict[str, Any]:
     """What the monitor scrapes, apart from what each role adds itself."""
-    catalog = load_catalog()
     gpu_host, gpu = site.gpu_host(), site.gpu_address()
     scrapes: list[dict[str, Any]] = [{"job": "guard", "host": gpu_host, "address": f"{gpu}:{GUARD_PORT}"}]
     for name, declared in sorted(site.spec.models.items()):
