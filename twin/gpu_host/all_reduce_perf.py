@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A stand-in for nccl-tests' all_reduce_perf over the simulated GPUs.
 
-Imitates: the flags `-b -e -f -g -n -w -c -J`, the table, the JSON file, the exit status, a bus bandwidth that fits the board and the
+Imitates: the flags `-b -e -f -g -n -w -c -J`, the table, the JSON file, the exit status, a bus bandwidth that fits
+the board and the
 number of GPUs (latency at small sizes, saturation at large ones).
 Does NOT imitate: NCCL, any transfer, several nodes, topology effects other than pair against four.
 """
@@ -75,21 +76,36 @@ def main() -> int:
     print("#       size         count      type   redop    root     time   algbw   busbw #wrong")
     for row in results:
         print(
-            f"{row['size']:12d} {row['size'] // 4:12d}     float     sum      -1 {row['time_us']:8.2f} {row['algbw']:7.2f} {row['busbw']:7.2f}      0"
+            f"{row['size']:12d} {row['size'] // 4:12d}     float     sum      -1 "
+            f"{row['time_us']:8.2f} {row['algbw']:7.2f} {row['busbw']:7.2f}      0"
         )
     average = sum(row["busbw"] for row in results) / len(results)
     print(f"# Out of bounds values : 0 OK\n# Avg bus bandwidth    : {average:.4f}")
     if options.output_file:
         entries = [
-            {"size": row["size"], "count": row["size"] // 4, "type": "float", "redop": "sum", "root": -1,
-             "out_of_place": {"time": row["time_us"], "alg_bw": row["algbw"], "bus_bw": row["busbw"], "nwrong": 0},
-             "in_place": {"time": row["time_us"], "alg_bw": row["algbw"], "bus_bw": row["busbw"], "nwrong": 0}}
+            {
+                "size": row["size"],
+                "count": row["size"] // 4,
+                "type": "float",
+                "redop": "sum",
+                "root": -1,
+                "out_of_place": {"time": row["time_us"], "alg_bw": row["algbw"], "bus_bw": row["busbw"], "nwrong": 0},
+                "in_place": {"time": row["time_us"], "alg_bw": row["algbw"], "bus_bw": row["busbw"], "nwrong": 0},
+            }
             for row in results
-        ]  # fmt: skip
+        ]
         report = {
-            "version": 1, "config": {"nThreads": 1, "nGpus": options.ngpus, "minBytes": results[0]["size"], "maxBytes": results[-1]["size"]},
-            "results": entries, "out_of_bounds": {"out_of_bounds": 0, "okay": True}, "average_bus_bandwidth": {"bandwidth": average},
-        }  # fmt: skip
+            "version": 1,
+            "config": {
+                "nThreads": 1,
+                "nGpus": options.ngpus,
+                "minBytes": results[0]["size"],
+                "maxBytes": results[-1]["size"],
+            },
+            "results": entries,
+            "out_of_bounds": {"out_of_bounds": 0, "okay": True},
+            "average_bus_bandwidth": {"bandwidth": average},
+        }
         Path(options.output_file).write_text(json.dumps(report, indent=1))
     return 0
 

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A stand-in for DCGM's command line over the simulated GPUs.
 
-Imitates: `discovery -l`, `--version`, `diag -r 1..4 -j` with DCGM 4's JSON layout (test names of each level, results per
+Imitates: `discovery -l`, `--version`, `diag -r 1..4 -j` with DCGM 4's JSON layout (test names of each level,
+results per
 GPU). A lost GPU, an uncorrectable error, a pending remap or a thermal slowdown fails its test.
 Does NOT imitate: the tests' work and duration (it answers at once), policies, health watches, groups, the host engine.
 """
@@ -20,10 +21,31 @@ VERSION = "4.4.1"
 LEVELS = {
     1: ["software"],
     2: ["software", "memory", "pcie"],
-    3: ["software", "memory", "pcie", "diagnostic", "nvbandwidth", "nccl_tests", "memory_bandwidth", "targeted_stress", "targeted_power"],
-    4: ["software", "memory", "pcie", "diagnostic", "nvbandwidth", "nccl_tests", "memory_bandwidth", "targeted_stress", "targeted_power",
-        "memtest", "pulse_test"],
-}  # fmt: skip
+    3: [
+        "software",
+        "memory",
+        "pcie",
+        "diagnostic",
+        "nvbandwidth",
+        "nccl_tests",
+        "memory_bandwidth",
+        "targeted_stress",
+        "targeted_power",
+    ],
+    4: [
+        "software",
+        "memory",
+        "pcie",
+        "diagnostic",
+        "nvbandwidth",
+        "nccl_tests",
+        "memory_bandwidth",
+        "targeted_stress",
+        "targeted_power",
+        "memtest",
+        "pulse_test",
+    ],
+}
 
 
 def problem(everything: dict[str, str], index: int, test: str) -> str | None:
@@ -97,7 +119,8 @@ def main() -> int:
         print(f"{state.count(everything)} GPUs found.")
         for index in range(state.count(everything)):
             print(
-                f"| {index} | Name: {state.of_gpu(everything, index, 'name')} | UUID: {state.of_gpu(everything, index, 'uuid')} |"
+                f"| {index} | Name: {state.of_gpu(everything, index, 'name')} "
+                f"| UUID: {state.of_gpu(everything, index, 'uuid')} |"
             )
         return 0
     report, good = diagnose(everything, options.run)

@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """Stand-ins for dmidecode, ipmitool, nvme, lspci and ethtool, by the name they are called under.
 
-They print the machine of `/etc/twin/machine.json`, which the lab writes from the site's purchase record and tier profile.
-Imitates: `dmidecode [-t LIST] [-s KEYWORD]` for types 0, 1, 4, 17; `ipmitool sdr type temperature`, `dcmi power reading`, `mc info`;
+They print the machine of `/etc/twin/machine.json`, which the lab writes from the site's purchase record and tier
+profile.
+Imitates: `dmidecode [-t LIST] [-s KEYWORD]` for types 0, 1, 4, 17; `ipmitool sdr type temperature`, `dcmi power
+reading`, `mc info`;
 `nvme list [-o json]`; `lspci [-D] [-d 10de:]` (GPUs, adapters and drives only); `ethtool PORT` (state and speed).
-Does NOT imitate: anything else of these tools (it is refused, exit 1), `/sys/class/dmi` and `/sys/bus/pci`, which show the real machine.
+Does NOT imitate: anything else of these tools (it is refused, exit 1), `/sys/class/dmi` and `/sys/bus/pci`, which
+show the real machine.
 Standard library only.
 """
 
@@ -44,9 +47,12 @@ def dmidecode(machine: dict[str, Any], arguments: list[str]) -> str:
     """Firmware, system, processors, memory."""
     system = machine["system"]
     keywords = {
-        "system-manufacturer": system["manufacturer"], "system-product-name": system["product"],
-        "system-serial-number": system["serial"], "bios-version": "2.3", "bios-release-date": "08/14/2026",
-    }  # fmt: skip
+        "system-manufacturer": system["manufacturer"],
+        "system-product-name": system["product"],
+        "system-serial-number": system["serial"],
+        "bios-version": "2.3",
+        "bios-release-date": "08/14/2026",
+    }
     if arguments[:1] == ["-s"]:
         return f"{keywords[arguments[1]]}\n"
     wanted = [0, 1, 4, 17]
@@ -78,17 +84,28 @@ def dmidecode(machine: dict[str, Any], arguments: list[str]) -> str:
 
 def _processor(cpus: dict[str, Any], number: int) -> str:
     fields = {
-        "Socket Designation": f"CPU{number + 1}", "Type": "Central Processor", "Version": f"{cpus['model']} {cpus['cores']}-Core Processor",
-        "Status": "Populated, Enabled", "Core Count": cpus["cores"], "Core Enabled": cpus["cores"], "Thread Count": 2 * cpus["cores"],
-    }  # fmt: skip
+        "Socket Designation": f"CPU{number + 1}",
+        "Type": "Central Processor",
+        "Version": f"{cpus['model']} {cpus['cores']}-Core Processor",
+        "Status": "Populated, Enabled",
+        "Core Count": cpus["cores"],
+        "Core Enabled": cpus["cores"],
+        "Thread Count": 2 * cpus["cores"],
+    }
     return structure(0x40 + number, 4, "Processor Information", fields)
 
 
 def _dimm(dimms: dict[str, Any], number: int) -> str:
     fields = {
-        "Size": f"{dimms['gib']} GB", "Form Factor": "DIMM", "Locator": f"DIMM{number:02d}", "Type": "DDR5", "Speed": "4800 MT/s",
-        "Serial Number": f"{0x80AD0000 + number:08X}", "Part Number": "M321R8GA0BB0-CQK", "Configured Memory Speed": "4800 MT/s",
-    }  # fmt: skip
+        "Size": f"{dimms['gib']} GB",
+        "Form Factor": "DIMM",
+        "Locator": f"DIMM{number:02d}",
+        "Type": "DDR5",
+        "Speed": "4800 MT/s",
+        "Serial Number": f"{0x80AD0000 + number:08X}",
+        "Part Number": "M321R8GA0BB0-CQK",
+        "Configured Memory Speed": "4800 MT/s",
+    }
     return structure(0x60 + number, 17, "Memory Device", fields)
 
 
@@ -100,7 +117,7 @@ def ipmitool(machine: dict[str, Any], arguments: list[str]) -> str:
     if words[:3] == ["dcmi", "power", "reading"]:
         return f"    Instantaneous power reading:                   {machine['idle_watts']} Watts\n"
     if words[:2] == ["mc", "info"]:
-        return "Firmware Revision         : 1.05\nIPMI Version              : 2.0\nManufacturer Name         : Supermicro\n"
+        return "Firmware Revision         : 1.05\nIPMI Version              : 2.0\n"
     raise KeyError(" ".join(arguments))
 
 
@@ -110,11 +127,16 @@ def nvme(machine: dict[str, Any], arguments: list[str]) -> str:
         raise KeyError(" ".join(arguments))
     devices = [
         {
-            "DevicePath": f"/dev/nvme{number}n1", "Firmware": "GDC5602Q", "ModelNumber": drive["model"], "SerialNumber": drive["serial"],
-            "PhysicalSize": drive["gb"] * 10**9, "UsedBytes": 0, "SectorSize": 512,
+            "DevicePath": f"/dev/nvme{number}n1",
+            "Firmware": "GDC5602Q",
+            "ModelNumber": drive["model"],
+            "SerialNumber": drive["serial"],
+            "PhysicalSize": drive["gb"] * 10**9,
+            "UsedBytes": 0,
+            "SectorSize": 512,
         }
         for number, drive in enumerate(machine["nvme"])
-    ]  # fmt: skip
+    ]
     if "json" in arguments:
         return json.dumps({"Devices": devices}, indent=2) + "\n"
     return "".join(f"{device['DevicePath']} {device['SerialNumber']} {device['ModelNumber']}\n" for device in devices)
@@ -145,7 +167,8 @@ def ethtool(machine: dict[str, Any], arguments: list[str]) -> str:
     speed = machine["ports"].get(port)
     up = (folder / "operstate").read_text().strip() == "up"
     told = f"{int(speed * 1000)}Mb/s" if speed and up else "Unknown!"
-    return f"Settings for {port}:\n\tSpeed: {told}\n\tDuplex: Full\n\tAuto-negotiation: on\n\tLink detected: {'yes' if up else 'no'}\n"
+    link = "yes" if up else "no"
+    return f"Settings for {port}:\n\tSpeed: {told}\n\tDuplex: Full\n\tAuto-negotiation: on\n\tLink detected: {link}\n"
 
 
 TOOLS = {"dmidecode": dmidecode, "ipmitool": ipmitool, "nvme": nvme, "lspci": lspci, "ethtool": ethtool}

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """A stand-in for nvidia-smi over the simulated GPUs.
 
-Imitates: `-L`, `--query-gpu=… --format=csv[,noheader][,nounits]` for the fields below, `-pl W [-i N]`, `-pm 1`, `topo -m`, and a
-short table without arguments. Does NOT imitate: XML (`-q -x`), resets, MIG, accounting, `dmon`; an unknown flag is an error.
+Imitates: `-L`, `--query-gpu=… --format=csv[,noheader][,nounits]` for the fields below, `-pl W [-i N]`, `-pm 1`,
+`topo -m`, and a
+short table without arguments. Does NOT imitate: XML (`-q -x`), resets, MIG, accounting, `dmon`; an unknown flag is
+an error.
 """
 
 from __future__ import annotations
@@ -18,22 +20,35 @@ import state  # noqa: E402
 
 MIB = 2**20
 FIELDS = {
-    "index": (lambda gpu: str(gpu.index), ""), "name": (lambda gpu: gpu("name"), ""), "uuid": (lambda gpu: gpu("uuid"), ""),
-    "serial": (lambda gpu: gpu("serial"), ""), "pci.bus_id": (lambda gpu: gpu("bus_id"), ""),
-    "driver_version": (lambda gpu: gpu.all["driver"], ""), "vbios_version": (lambda gpu: gpu("vbios"), ""),
-    "temperature.gpu": (lambda gpu: gpu("temp"), ""), "power.draw": (lambda gpu: f"{int(gpu('power_mw')) / 1000:.2f}", "W"),
+    "index": (lambda gpu: str(gpu.index), ""),
+    "name": (lambda gpu: gpu("name"), ""),
+    "uuid": (lambda gpu: gpu("uuid"), ""),
+    "serial": (lambda gpu: gpu("serial"), ""),
+    "pci.bus_id": (lambda gpu: gpu("bus_id"), ""),
+    "driver_version": (lambda gpu: gpu.all["driver"], ""),
+    "vbios_version": (lambda gpu: gpu("vbios"), ""),
+    "temperature.gpu": (lambda gpu: gpu("temp"), ""),
+    "power.draw": (lambda gpu: f"{int(gpu('power_mw')) / 1000:.2f}", "W"),
     "temperature.gpu.tlimit": (lambda gpu: str(int(gpu("tlimit.ref")) - int(gpu("temp"))), ""),
     "power.limit": (lambda gpu: f"{int(gpu('limit_mw')) / 1000:.2f}", "W"),
     "power.max_limit": (lambda gpu: f"{int(gpu('limit_max_mw')) / 1000:.2f}", "W"),
     "memory.total": (lambda gpu: str(int(gpu("mem.total")) // MIB), "MiB"),
     "memory.used": (lambda gpu: str((int(gpu("mem.used")) + int(gpu("mem.reserved"))) // MIB), "MiB"),
-    "memory.free": (lambda gpu: str((int(gpu("mem.total")) - int(gpu("mem.used")) - int(gpu("mem.reserved"))) // MIB), "MiB"),
-    "utilization.gpu": (lambda gpu: gpu("util.gpu"), "%"), "persistence_mode": (lambda gpu: "Enabled", ""),
-    "pcie.link.gen.current": (lambda gpu: gpu("pcie.gen"), ""), "pcie.link.width.current": (lambda gpu: gpu("pcie.width"), ""),
-    "pcie.link.gen.max": (lambda gpu: gpu("pcie.gen_max"), ""), "pcie.link.width.max": (lambda gpu: gpu("pcie.width_max"), ""),
-    "ecc.errors.uncorrected.volatile.total": (lambda gpu: gpu("ecc.dbe.vol"), ""), "ecc.mode.current": (lambda gpu: "Enabled", ""),
-    "clocks_event_reasons.active": (lambda gpu: f"0x{int(gpu('reasons'), 0):016x}", ""), "mig.mode.current": (lambda gpu: "[N/A]", ""),
-}  # fmt: skip
+    "memory.free": (
+        lambda gpu: str((int(gpu("mem.total")) - int(gpu("mem.used")) - int(gpu("mem.reserved"))) // MIB),
+        "MiB",
+    ),
+    "utilization.gpu": (lambda gpu: gpu("util.gpu"), "%"),
+    "persistence_mode": (lambda gpu: "Enabled", ""),
+    "pcie.link.gen.current": (lambda gpu: gpu("pcie.gen"), ""),
+    "pcie.link.width.current": (lambda gpu: gpu("pcie.width"), ""),
+    "pcie.link.gen.max": (lambda gpu: gpu("pcie.gen_max"), ""),
+    "pcie.link.width.max": (lambda gpu: gpu("pcie.width_max"), ""),
+    "ecc.errors.uncorrected.volatile.total": (lambda gpu: gpu("ecc.dbe.vol"), ""),
+    "ecc.mode.current": (lambda gpu: "Enabled", ""),
+    "clocks_event_reasons.active": (lambda gpu: f"0x{int(gpu('reasons'), 0):016x}", ""),
+    "mig.mode.current": (lambda gpu: "[N/A]", ""),
+}
 
 
 class Gpu:
@@ -76,7 +91,8 @@ def set_limit(gpus: list[Gpu], watts: int) -> int:
         low, high = int(gpu("limit_min_mw")) // 1000, int(gpu("limit_max_mw")) // 1000
         if not low <= watts <= high:
             print(
-                f"Provided power limit {watts}.00 W is not a valid power limit which should be between {low}.00 W and {high}.00 W"
+                f"Provided power limit {watts}.00 W is not a valid power limit "
+                f"which should be between {low}.00 W and {high}.00 W"
             )
             return 1
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
@@ -132,7 +148,8 @@ def main() -> int:
     lost = [index for index in chosen if state.is_lost(everything, index)]
     if lost:
         print(
-            f"Unable to determine the device handle for GPU{lost[0]}: {state.of_gpu(everything, lost[0], 'bus_id')}: Unknown Error"
+            f"Unable to determine the device handle for GPU{lost[0]}: "
+            f"{state.of_gpu(everything, lost[0], 'bus_id')}: Unknown Error"
         )
         return 15
     gpus = [Gpu(everything, index) for index in chosen]

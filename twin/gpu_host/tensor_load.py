@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """A stand-in for a tensor-core load in the manner of gpu-burn: `tensor-load --seconds S --gpu N`.
 
-Imitates: full load on one GPU (declared to the thermal process), one JSON line per second `{gpu, tflops, errors, t}`, less throughput when the
+Imitates: full load on one GPU (declared to the thermal process), one JSON line per second `{gpu, tflops, errors,
+t}`, less throughput when the
 board throttles, exit 1 when the GPU is lost.
 Does NOT imitate: arithmetic, checking its results for errors, memory traffic.
 """
@@ -18,13 +19,16 @@ sys.path[:0] = ["/usr/local/lib/twin", str(Path(__file__).resolve().parent.paren
 import load  # noqa: E402
 import state  # noqa: E402
 
-# Dense BF16 that a good board sustains: H100 SXM about 730 TFLOPS (published by a burn-in tool); L40S: 0.74 of its peak likewise.
+# Dense BF16 that a good board sustains: H100 SXM about 730 TFLOPS (published by a burn-in tool);
+# L40S: 0.74 of its peak likewise.
 SUSTAINED = {"NVIDIA H100 80GB HBM3": 730.0, "NVIDIA L40S": 268.0}
 MEMORY_SHARE = 0.9
 
 
 def throughput(everything: dict[str, str], gpu: int, second: int) -> float:
-    """TFLOPS of one second: boards differ by half a percent, seconds by a tenth, a throttled or capped board gives less."""
+    """TFLOPS of one second: boards differ by half a percent, seconds by a tenth, a throttled or capped board gives
+    less.
+    """
     base = SUSTAINED.get(state.of_gpu(everything, gpu, "name"), 100.0)
     board = 1 - 0.00125 * gpu
     moment = 1 + 0.001 * ((second * 7) % 3 - 1)

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """The GPU host's management controller: Redfish over TLS on the switch's address.
 
-Imitates: the service root, one chassis with PowerSubsystem (supplies with health and input feed), EnvironmentMetrics (power now),
+Imitates: the service root, one chassis with PowerSubsystem (supplies with health and input feed),
+EnvironmentMetrics (power now),
 ThermalSubsystem (inlet), NetworkAdapters, one system with Storage drives and GPU processors; faults from a small file.
-Does NOT imitate: authentication, sessions, events, actions (it is read-only), firmware inventory, the older Power/Thermal schemas.
+Does NOT imitate: authentication, sessions, events, actions (it is read-only), firmware inventory, the older
+Power/Thermal schemas.
 Standard library only.
 """
 
@@ -45,39 +47,68 @@ def resources(machine: dict[str, Any], faults: dict[str, Any], gpus_w: float) ->
     good = [number for number in range(len(machine["psus"])) if number not in faults.get("psu_failed", [])]
     load = machine["idle_watts"] + gpus_w
     psu_path, nic_path, gpu_path, drive_path = (
-        f"{CHASSIS}/PowerSubsystem/PowerSupplies", f"{CHASSIS}/NetworkAdapters", f"{SYSTEM}/Processors", f"{SYSTEM}/Storage",
-    )  # fmt: skip
+        f"{CHASSIS}/PowerSubsystem/PowerSupplies",
+        f"{CHASSIS}/NetworkAdapters",
+        f"{SYSTEM}/Processors",
+        f"{SYSTEM}/Storage",
+    )
     found = {
-        "/redfish/v1": {"RedfishVersion": "1.15.0", "Chassis": link("/redfish/v1/Chassis"), "Systems": link("/redfish/v1/Systems")},
+        "/redfish/v1": {
+            "RedfishVersion": "1.15.0",
+            "Chassis": link("/redfish/v1/Chassis"),
+            "Systems": link("/redfish/v1/Systems"),
+        },
         "/redfish/v1/Chassis": collection("/redfish/v1/Chassis", ["1"]),
         "/redfish/v1/Systems": collection("/redfish/v1/Systems", ["1"]),
         CHASSIS: {
-            "Id": "1", "SerialNumber": machine["system"]["serial"], "PowerSubsystem": link(f"{CHASSIS}/PowerSubsystem"),
-            "ThermalSubsystem": link(f"{CHASSIS}/ThermalSubsystem"), "EnvironmentMetrics": link(f"{CHASSIS}/EnvironmentMetrics"),
+            "Id": "1",
+            "SerialNumber": machine["system"]["serial"],
+            "PowerSubsystem": link(f"{CHASSIS}/PowerSubsystem"),
+            "ThermalSubsystem": link(f"{CHASSIS}/ThermalSubsystem"),
+            "EnvironmentMetrics": link(f"{CHASSIS}/EnvironmentMetrics"),
             "NetworkAdapters": link(nic_path),
         },
         f"{CHASSIS}/PowerSubsystem": {"PowerSupplies": link(psu_path)},
         psu_path: collection(psu_path, [str(number) for number in range(len(machine["psus"]))]),
-        f"{CHASSIS}/EnvironmentMetrics": {"PowerWatts": {"Reading": round(load, 1)}, "TemperatureCelsius": {"Reading": faults.get("inlet_celsius", INLET_CELSIUS)}},
+        f"{CHASSIS}/EnvironmentMetrics": {
+            "PowerWatts": {"Reading": round(load, 1)},
+            "TemperatureCelsius": {"Reading": faults.get("inlet_celsius", INLET_CELSIUS)},
+        },
         f"{CHASSIS}/ThermalSubsystem": {"ThermalMetrics": link(f"{CHASSIS}/ThermalSubsystem/ThermalMetrics")},
-        f"{CHASSIS}/ThermalSubsystem/ThermalMetrics": {"TemperatureSummaryCelsius": {"Intake": {"Reading": faults.get("inlet_celsius", INLET_CELSIUS)}}},
+        f"{CHASSIS}/ThermalSubsystem/ThermalMetrics": {
+            "TemperatureSummaryCelsius": {"Intake": {"Reading": faults.get("inlet_celsius", INLET_CELSIUS)}}
+        },
         nic_path: collection(nic_path, [str(number) for number in range(len(machine["nics"]))]),
         SYSTEM: {
-            "Id": "1", "Manufacturer": machine["system"]["manufacturer"], "Model": machine["system"]["product"],
-            "SerialNumber": machine["system"]["serial"], "Storage": link(drive_path), "Processors": link(gpu_path),
+            "Id": "1",
+            "Manufacturer": machine["system"]["manufacturer"],
+            "Model": machine["system"]["product"],
+            "SerialNumber": machine["system"]["serial"],
+            "Storage": link(drive_path),
+            "Processors": link(gpu_path),
         },
         drive_path: collection(drive_path, ["1"]),
-        f"{drive_path}/1": {"Drives": [link(f"{drive_path}/1/Drives/{number}") for number in range(len(machine["nvme"]))]},
+        f"{drive_path}/1": {
+            "Drives": [link(f"{drive_path}/1/Drives/{number}") for number in range(len(machine["nvme"]))]
+        },
         gpu_path: collection(gpu_path, [f"GPU{number}" for number in range(len(machine["gpus"]))]),
-    }  # fmt: skip
+    }
     for number, psu in enumerate(machine["psus"]):
         healthy = number in good
         found[f"{psu_path}/{number}"] = {
-            "Id": str(number), "Name": f"PSU{number + 1}", "Model": psu["model"], "SerialNumber": psu["serial"], "PowerCapacityWatts": psu["watts"],
-            "LineInputStatus": "Normal" if healthy else "LossOfInput", "ElectricalContext": f"Feed{'AB'[number % machine['feeds'] % 2]}",
-            "Status": {"State": "Enabled" if healthy else "UnavailableOffline", "Health": "OK" if healthy else "Critical"},
+            "Id": str(number),
+            "Name": f"PSU{number + 1}",
+            "Model": psu["model"],
+            "SerialNumber": psu["serial"],
+            "PowerCapacityWatts": psu["watts"],
+            "LineInputStatus": "Normal" if healthy else "LossOfInput",
+            "ElectricalContext": f"Feed{'AB'[number % machine['feeds'] % 2]}",
+            "Status": {
+                "State": "Enabled" if healthy else "UnavailableOffline",
+                "Health": "OK" if healthy else "Critical",
+            },
             "OutputPowerWatts": round(load / max(1, len(good)), 1) if healthy else 0,
-        }  # fmt: skip
+        }
     for number, nic in enumerate(machine["nics"]):
         here = f"{nic_path}/{number}"
         found[here] = {
@@ -90,9 +121,14 @@ def resources(machine: dict[str, Any], faults: dict[str, Any], gpus_w: float) ->
         found[f"{here}/Ports/1"] = {"Id": "1", "MaxSpeedGbps": nic["gbit_s"], "LinkStatus": "LinkUp"}
     for number, drive in enumerate(machine["nvme"]):
         found[f"{drive_path}/1/Drives/{number}"] = {
-            "Id": str(number), "Model": drive["model"], "SerialNumber": drive["serial"], "Protocol": "NVMe",
-            "CapacityBytes": drive["gb"] * 10**9, "PredictedMediaLifeLeftPercent": 100, "Status": {"State": "Enabled", "Health": "OK"},
-        }  # fmt: skip
+            "Id": str(number),
+            "Model": drive["model"],
+            "SerialNumber": drive["serial"],
+            "Protocol": "NVMe",
+            "CapacityBytes": drive["gb"] * 10**9,
+            "PredictedMediaLifeLeftPercent": 100,
+            "Status": {"State": "Enabled", "Health": "OK"},
+        }
     for number, gpu in enumerate(machine["gpus"]):
         found[f"{gpu_path}/GPU{number}"] = {
             "Id": f"GPU{number}",

@@ -1,12 +1,16 @@
 #!/usr/bin/python3
 """The clinics: every tenant's traffic to the edge, each with its own client certificate.
 
-Imitates: six kinds of request at the edge's paths, in changing content and order, over kept-alive mTLS connections; a tenant without a
-certificate is silent, an edge that is not there is asked again after two seconds. `/etc/twin/clinic.json` is read again every
+Imitates: six kinds of request at the edge's paths, in changing content and order, over kept-alive mTLS connections;
+a tenant without a
+certificate is silent, an edge that is not there is asked again after two seconds. `/etc/twin/clinic.json` is read
+again every
 second: {"edge": URL, "rate_per_s": n, "tenants": {name: share}, "routes": {name: weight}, "paused": bool, "sni": name}.
-Every answer is a line of `/var/lib/twin/clinic.jsonl`: t, tenant, route, status, served_by, ms, error. Every request says `tenant=NAME` in
+Every answer is a line of `/var/lib/twin/clinic.jsonl`: t, tenant, route, status, served_by, ms, error. Every
+request says `tenant=NAME` in
 its text, so that the cloud stand-in can count leaks.
-Does NOT imitate: people, real speech or pictures, bursts, long conversations; notes are short so that a rehearsal is quick.
+Does NOT imitate: people, real speech or pictures, bursts, long conversations; notes are short so that a rehearsal
+is quick.
 Standard library only.
 """
 
@@ -17,6 +21,7 @@ import http.client
 import json
 import random
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -48,12 +53,16 @@ PASSAGES = (
     "dressing of a clean wound is changed every second day until the skin has closed",
     "the vaccination calendar for children lists the doses by month of age",
 )
-# Three texts that are alike in clearly different degrees: 7, 5 and 3 of ten words in common, pair by pair.
-VOCABULARY = (
-    PASSAGES[0].split()[:3] + "cough fever knee wound dressing renal glucose pressure dose daily evening tablet".split()
+# Three texts that are alike in clearly different degrees: 7, 5 and 3 words in common, pair by pair.
+VOCABULARY = [
+    *("metformin", "cough", "fever", "knee", "wound", "dressing", "renal", "glucose"),
+    *("pressure", "dose", "daily", "evening", "tablet", "vaccination", "calendar"),
+]
+OVERLAPS = (range(10), (0, 1, 2, 3, 4, 5, 6, 10, 11, 12), (0, 1, 2, 10, 11, 13, 14))
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk"
+    "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-OVERLAPS = (range(10), (0, 1, 2, 3, 4, 5, 6, 10, 11, 12), (0, 1, 2, 10, 11, 13, 14, 13, 14, 13))
-PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 def request_of(route: str, tenant: str, dice: random.Random) -> tuple[str, dict[str, str], bytes]:
@@ -100,17 +109,14 @@ def messages(route: str, who: str, dice: random.Random) -> list[dict[str, Any]]:
 def clip(who: str, dice: random.Random) -> bytes:
     """A multipart upload: a second of noise as a WAV file, and the tenant in the prompt."""
     sound = dice.randbytes(32_000)
-    header = (
-        b"RIFF"
-        + (36 + len(sound)).to_bytes(4, "little")
-        + b"WAVEfmt "
-        + bytes.fromhex("10000000010001008000007d0000020010000000")
-    )
-    wav = header[:44] + b"data" + len(sound).to_bytes(4, "little") + sound
+    size = (36 + len(sound)).to_bytes(4, "little")
+    pcm = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)  # 16 kHz, mono, 16 bit
+    wav = b"RIFF" + size + b"WAVE" + pcm + b"data" + len(sound).to_bytes(4, "little") + sound
     parts = [
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\naudio\r\n'.encode(),
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="prompt"\r\n\r\n{who}\r\n'.encode(),
-        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="clip.wav"\r\nContent-Type: audio/wav\r\n\r\n'.encode(),
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="clip.wav"\r\n'.encode(),
+        b"Content-Type: audio/wav\r\n\r\n",
     ]
     return b"".join(parts) + wav + f"\r\n--{BOUNDARY}--\r\n".encode()
 

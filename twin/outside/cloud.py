@@ -1,11 +1,15 @@
 #!/usr/bin/python3
 """The cloud, as far as a rehearsal can see it: OpenAI's and Cohere's endpoints over TLS, and a count of who came.
 
-Imitates: chat (whole and as server-sent events with usage), transcription, embeddings of 1536 dimensions, Cohere's rerank (v1, v2),
-the model list, 401 without a key, rate of speech of a hosted model. Every TCP connection and every request becomes a line of
-`/var/lib/twin/cloud.jsonl`; a request that names its tenant (`tenant=NAME` in any text, or `user`) has it in the line, so that leaks
+Imitates: chat (whole and as server-sent events with usage), transcription, embeddings of 1536 dimensions, Cohere's
+rerank (v1, v2),
+the model list, 401 without a key, rate of speech of a hosted model. Every TCP connection and every request becomes
+a line of
+`/var/lib/twin/cloud.jsonl`; a request that names its tenant (`tenant=NAME` in any text, or `user`) has it in the
+line, so that leaks
 can be counted by tenant. Faults: `/var/lib/twin/cloud-fault.json` {"kind": delay|error|refuse|silent, "seconds": n}.
-Does NOT imitate: models (see answers.py), billing, rate limits, HTTP/2, other endpoints (404), checking which key it is.
+Does NOT imitate: models (see answers.py), billing, rate limits, HTTP/2, other endpoints (404), checking which key
+it is.
 Standard library only.
 """
 

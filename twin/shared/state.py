@@ -28,7 +28,9 @@ def count(state: dict[str, str]) -> int:
 
 
 def visible(state: dict[str, str], devices: str | None) -> list[int]:
-    """Indices that CUDA_VISIBLE_DEVICES selects (by index or UUID; unset: all). Stops at the first unknown, as CUDA does."""
+    """Indices that CUDA_VISIBLE_DEVICES selects (by index or UUID; unset: all). Stops at the first unknown, as CUDA
+    does.
+    """
     if devices is None:
         return list(range(count(state)))
     by_uuid = {of_gpu(state, index, "uuid"): index for index in range(count(state))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -14,6 +15,8 @@ from . import manifest
 from .build import LOCKS, Bundle, Parts, build
 
 CACHE = "/var/cache/gpu-cutover"
+# Who adds to the bundle of a stage, by name: this room knows no stand-in.
+SUPPLIERS = {"twin": "gpu_cutover.twin.parts"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +73,15 @@ def read_site(site_dir: Path) -> dict[str, object]:
 
 
 def parts_of(site_dir: Path, site: dict[str, object], checkout: Path, suite: str | None) -> Parts:
-    """A production bundle holds the locked wheels (the site adds vendor packages and weights); a twin's holds stand-ins."""
-    requirements = checkout / "requirements"
-    locks = {name: requirements / f"{name}.lock" for name in LOCKS}
-    if site["stage"] != "twin":
+    """What the site's stage puts in: production the locked wheels (vendor packages and weights are the site's to add),
+    the twin its stand-ins as well.
+    """
+    locks = {name: checkout / "requirements" / f"{name}.lock" for name in LOCKS}
+    supplier = SUPPLIERS.get(str(site["stage"]))
+    if supplier is None:
         return Parts(locks=locks)
-    from ..twin.parts import twin_parts
-
     print("bundle: collecting packages and wheels (first time: a few minutes)", file=sys.stderr, flush=True)
-    return twin_parts(
-        site_dir, site, checkout, cache_directory(), {**locks, "vllm": requirements / "vllm-twin.lock"}, suite
+    parts: Parts = importlib.import_module(supplier).bundle_parts(
+        site_dir, site, checkout, cache_directory(), locks, suite
     )
+    return parts

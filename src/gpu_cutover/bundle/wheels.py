@@ -1,4 +1,6 @@
-"""Wheels: those of a lock, through pip's own configuration; our own, from the checkout; and pure ones written directly."""
+"""Wheels: those of a lock, through pip's own configuration; our own, from the checkout; and pure ones written
+directly.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,9 @@ from ..errors import InputError
 
 # The targets' platform: Debian 12's glibc and the wheels' tags that it accepts, newest first.
 PYTHON_VERSION = "3.11.2"
-PLATFORMS = tuple(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)) + (
-    "manylinux2014_x86_64",
-    "manylinux2010_x86_64",
-    "manylinux1_x86_64",
-    "linux_x86_64",
+PLATFORMS = (
+    *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 16, -1)),
+    *("manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"),
 )
 _TIMEOUT_S = 1800
 _EPOCH = "1735689600"  # 2025-01-01: the same sources give the same bytes
@@ -58,12 +58,27 @@ def downloaded(lock: Path, cache: Path) -> Path:
         tags = [argument for platform in PLATFORMS for argument in ("--platform", platform)]
         _run(
             [
-                sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps",
-                "--only-binary", ":all:", "--implementation", "cp", "--python-version", PYTHON_VERSION, *tags,
-                "--dest", f"{temporary}/wheels", "--requirement", str(lock),
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--require-hashes",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--implementation",
+                "cp",
+                "--python-version",
+                PYTHON_VERSION,
+                *tags,
+                "--dest",
+                f"{temporary}/wheels",
+                "--requirement",
+                str(lock),
             ],
             str(lock),
-        )  # fmt: skip
+        )
         _publish(Path(temporary) / "wheels", directory)
     return directory
 

@@ -1,4 +1,5 @@
-"""Faults on purpose: `gpu-cutover twin fault NAME …`. Each writes what a stand-in reads, or does what a person would do.
+"""Faults on purpose: `gpu-cutover twin fault NAME …`. Each writes what a stand-in reads, or does what a person
+would do.
 
 `clear` heals everything that can heal; a killed engine is systemd's business, a hung one is woken.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_DONE, InputError
+from . import services
 from .lab import Lab, load_lab
 from .network import run_in_host
 from .services import wiring_path
@@ -99,8 +101,14 @@ class Injector:
         """Let the switch announce another port to a host."""
         self.lab.host(host)
         path = wiring_path(self.lab)
+        if not path.exists():
+            raise InputError(f"lab {self.lab.name}", host, "the lab is not up", "gpu-cutover twin up")
         wiring = json.loads(path.read_text())
         wiring["ports"][self.lab.host(host).port]["port"] = port
+        self._rewire(wiring)
+
+    def _rewire(self, wiring: dict[str, Any]) -> None:
+        path = wiring_path(self.lab)
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(wiring, indent=1))
         temporary.replace(path)
@@ -111,7 +119,8 @@ class Injector:
         (self.lab.state_directory / "bmc-faults.json").unlink(missing_ok=True)
         if "cloud" in self.lab.hosts:
             self.cloud("", 0.0)
-        wiring_path(self.lab).unlink(missing_ok=True)
+        cables = services.read_cables(self.lab.site_dir / "records" / "cabling.yml")
+        self._rewire(services.wiring(self.lab, cables))
         for unit in ("vllm@*.service", "triton@*.service"):
             run_in_host(self.lab.name, self.gpu_host, ["systemctl", "kill", "--signal=CONT", "--kill-whom=all", unit])
 
@@ -179,13 +188,17 @@ FAULTS = {
     "ecc": Fault(("GPU",), "an uncorrectable memory error (Xid 48)", _ecc),
     "xid": Fault(("GPU", "CODE"), "the driver reports an Xid", _xid),
     "stuck-sensor": Fault(("GPU",), "a GPU's temperature no longer changes", _stuck),
-    "nvml-hang": Fault((), "every NVML call hangs", lambda injector, _: injector.update_gpus(lambda now: {**now, "hang_s": HANG_S})),
+    "nvml-hang": Fault(
+        (), "every NVML call hangs", lambda injector, _: injector.update_gpus(lambda now: {**now, "hang_s": HANG_S})
+    ),
     "cloud": Fault(("KIND",), f"the cloud misbehaves: {', '.join(CLOUD_KINDS)}", _cloud),
     "engine": Fault(("ACTION", "NAME"), "kill or hang an engine", lambda injector, words: injector.engine(*words)),
-    "wrong-cable": Fault(("HOST", "PORT"), "a host is plugged into another switch port", lambda injector, words: injector.wire(*words)),
+    "wrong-cable": Fault(
+        ("HOST", "PORT"), "a host is plugged into another switch port", lambda injector, words: injector.wire(*words)
+    ),
     "psu-failed": Fault(("N",), "a power supply fails", _psu),
     "clear": Fault((), "heal everything", lambda injector, _: injector.clear()),
-}  # fmt: skip
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,6 +207,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = parser.add_subparsers(dest="fault", required=True, metavar="NAME")
     for name, fault in FAULTS.items():
         added = names.add_parser(name, help=fault.summary)
+        added.add_argument("-i", "--inventory", type=Path, default=argparse.SUPPRESS, metavar="SITE")
         for word in fault.arguments:
             added.add_argument("words", action="append", metavar=word)
         added.set_defaults(words=[])

@@ -49,7 +49,9 @@ def upstream(version: str) -> str:
 
 
 def nvml_library(checkout: Path, cache: Path, version: str | None) -> Path:
-    """The simulated libnvidia-ml.so.1, compiled for a driver version (None: it accepts any). Raises InputError without gcc."""
+    """The simulated libnvidia-ml.so.1, compiled for a driver version (None: it accepts any). Raises InputError
+    without gcc.
+    """
     source = checkout / "twin" / "nvml" / "libnvidia-ml.c"
     key = hashlib.sha256(source.read_bytes() + str(version).encode()).hexdigest()[:16]
     library = cache / "nvml" / key / "libnvidia-ml.so.1"
@@ -81,13 +83,13 @@ def nvml_library(checkout: Path, cache: Path, version: str | None) -> Path:
     return library
 
 
-def twin_parts(
+def bundle_parts(
     site_dir: Path, site: Mapping[str, Any], checkout: Path, cache: Path, locks: Mapping[str, Path], suite: str | None
 ) -> Parts:
     """Everything that a twin's bundle needs beside the locked wheels; raises InputError."""
     tree = base.ensure_tree(suite or base.DEFAULT_SUITE)
     return Parts(
-        locks=locks,
+        locks={**locks, "vllm": checkout / "requirements" / "vllm-twin.lock"},
         status=tree / "var/lib/dpkg/status",
         apt_options=apt_options(suite or base.DEFAULT_SUITE, cache),
         extra_debs=tuple(standin_debs(site["driver"], checkout, cache)),
@@ -106,14 +108,19 @@ def apt_options(suite: str, cache: Path) -> tuple[str, ...]:
     (directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     (directory / "sources.list").write_text(sources)
     pairs = (
-        f"Dir::Etc::sourcelist={directory}/sources.list", "Dir::Etc::sourceparts=-", "Dir::Etc::preferencesparts=-",
-        f"Dir::State::lists={directory}/lists", f"Dir::Cache::pkgcache={directory}/pkgcache.bin",
-        f"Dir::Cache::srcpkgcache={directory}/srcpkgcache.bin", "Acquire::Check-Valid-Until=false", "Acquire::Languages=none",
-    )  # fmt: skip
+        f"Dir::Etc::sourcelist={directory}/sources.list",
+        "Dir::Etc::sourceparts=-",
+        "Dir::Etc::preferencesparts=-",
+        f"Dir::State::lists={directory}/lists",
+        f"Dir::Cache::pkgcache={directory}/pkgcache.bin",
+        f"Dir::Cache::srcpkgcache={directory}/srcpkgcache.bin",
+        "Acquire::Check-Valid-Until=false",
+        "Acquire::Languages=none",
+    )
     return tuple(word for pair in pairs for word in ("-o", pair))
 
 
-# --- packages -----------------------------------------------------------------------------------------------------------
+# --- packages -------------------------------------------------------------------------------------------------------
 
 
 def _script(checkout: Path, name: str) -> tuple[bytes, int]:
@@ -121,7 +128,8 @@ def _script(checkout: Path, name: str) -> tuple[bytes, int]:
 
 
 def _unit(description: str, command: str) -> tuple[bytes, int]:
-    text = f"[Unit]\nDescription={description}\n\n[Service]\nExecStart={command}\n\n[Install]\nWantedBy=multi-user.target\n"
+    service = f"[Service]\nExecStart={command}\n\n[Install]\nWantedBy=multi-user.target\n"
+    text = f"[Unit]\nDescription={description}\n\n{service}"
     return text.encode(), 0o644
 
 
@@ -147,18 +155,37 @@ def driver_debs(branch: str, version: str, checkout: Path, library: bytes, direc
     pin = f"Package: *nvidia*\nPin: version {branch}.*\nPin-Priority: 1001\n"
     persistence = _unit("NVIDIA Persistence Daemon (stand-in)", "/usr/bin/nvidia-persistenced")
     return [
-        build_deb(directory, _control(f"nvidia-driver-pinning-{branch}", version), {f"/etc/apt/preferences.d/nvidia-driver-pinning-{branch}": (pin.encode(), 0o644)}, {}),
         build_deb(
-            directory, _control(compute, version), {f"{LIBRARY}/{shared_object}": (library, 0o644)},
+            directory,
+            _control(f"nvidia-driver-pinning-{branch}", version),
+            {f"/etc/apt/preferences.d/nvidia-driver-pinning-{branch}": (pin.encode(), 0o644)},
+            {},
+        ),
+        build_deb(
+            directory,
+            _control(compute, version),
+            {f"{LIBRARY}/{shared_object}": (library, 0o644)},
             {f"{LIBRARY}/libnvidia-ml.so.1": shared_object, f"{LIBRARY}/libnvidia-ml.so": "libnvidia-ml.so.1"},
         ),
-        build_deb(directory, _control(utilities, version, f"{compute} (= {version})"), {"/usr/bin/nvidia-smi": _script(checkout, "nvidia_smi.py")}, {}),
-        build_deb(directory, _control(open_modules, version, f"{compute} (= {version}), {utilities} (= {version})"), {}, {}),
         build_deb(
-            directory, _control("nvidia-persistenced", version),
-            {"/usr/bin/nvidia-persistenced": (b"#!/bin/sh\nexec sleep infinity\n", 0o755), "/lib/systemd/system/nvidia-persistenced.service": persistence}, {},
+            directory,
+            _control(utilities, version, f"{compute} (= {version})"),
+            {"/usr/bin/nvidia-smi": _script(checkout, "nvidia_smi.py")},
+            {},
         ),
-    ]  # fmt: skip
+        build_deb(
+            directory, _control(open_modules, version, f"{compute} (= {version}), {utilities} (= {version})"), {}, {}
+        ),
+        build_deb(
+            directory,
+            _control("nvidia-persistenced", version),
+            {
+                "/usr/bin/nvidia-persistenced": (b"#!/bin/sh\nexec sleep infinity\n", 0o755),
+                "/lib/systemd/system/nvidia-persistenced.service": persistence,
+            },
+            {},
+        ),
+    ]
 
 
 def companion_debs(checkout: Path, directory: Path) -> list[Path]:
@@ -173,9 +200,16 @@ def companion_debs(checkout: Path, directory: Path) -> list[Path]:
     return [
         *plain,
         build_deb(directory, _control(core, DCGM_VERSION), dcgm, {}),
-        build_deb(directory, _control("datacenter-gpu-manager-4-cuda13", DCGM_VERSION, f"{core} (= {DCGM_VERSION})"), {}, {}),
-        build_deb(directory, _control("nccl-tests", NCCL_TESTS_VERSION, "libnccl2"), {"/usr/bin/all_reduce_perf": _script(checkout, "all_reduce_perf.py")}, {}),
-    ]  # fmt: skip
+        build_deb(
+            directory, _control("datacenter-gpu-manager-4-cuda13", DCGM_VERSION, f"{core} (= {DCGM_VERSION})"), {}, {}
+        ),
+        build_deb(
+            directory,
+            _control("nccl-tests", NCCL_TESTS_VERSION, "libnccl2"),
+            {"/usr/bin/all_reduce_perf": _script(checkout, "all_reduce_perf.py")},
+            {},
+        ),
+    ]
 
 
 def standin_debs(driver: Mapping[str, Any], checkout: Path, cache: Path) -> list[Path]:
@@ -206,7 +240,7 @@ def branch_of(version: str) -> str:
     return version.partition(".")[0]
 
 
-# --- the engine's wheel -----------------------------------------------------------------------------------------------------
+# --- the engine's wheel ---------------------------------------------------------------------------------------------
 
 
 def vllm_files(checkout: Path) -> dict[str, bytes]:
@@ -229,7 +263,7 @@ def vllm_wheel(checkout: Path, cache: Path) -> Path:
     )
 
 
-# --- weights --------------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------------------------
 
 
 def safetensors(seed: str, size: int) -> bytes:
@@ -272,7 +306,9 @@ def models_lock(models: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights(site_dir: Path, models: Mapping[str, Any], cache: Path) -> Path:
-    """A directory `<model>/<revision>/…` of stand-in files, equal to the site's lock. Raises InputError where they differ."""
+    """A directory `<model>/<revision>/…` of stand-in files, equal to the site's lock. Raises InputError where they
+    differ.
+    """
     record = site_dir / "records" / "models.lock.json"
     expected = models_lock(models)
     try:

@@ -51,7 +51,8 @@ class StandinFile:
 
 
 def files_for(host: str, site: Mapping[str, Any], site_dir: Path | None = None) -> dict[str, StandinFile]:
-    """The stand-ins' files on a host's disk, by absolute path; `site_dir` defaults to the checkout's directory of that name.
+    """The stand-ins' files on a host's disk, by absolute path; `site_dir` defaults to the checkout's directory of
+    that name.
 
     A lab without a declared site (a test's) gets none. Raises InputError when the site's records cannot be read.
     """
@@ -68,7 +69,7 @@ def files_for(host: str, site: Mapping[str, Any], site_dir: Path | None = None) 
 
 
 def infrastructure(site_dir: Path, lab: str) -> list[Command]:
-    """Daemons in the lab's own network: the GPU host's BMC and a time server, both on the switch's address."""
+    """Daemons in the lab's own network: the GPU host's BMC, on the switch's address."""
     described = load_lab(site_dir)
     if not described.site.get("tier"):
         return []
@@ -83,12 +84,25 @@ def infrastructure(site_dir: Path, lab: str) -> list[Command]:
     certificate, key = _certificate(site_dir, "bmc", (bmc_name, described.gateway))
     gpu_state = LABS / lab / "hosts" / host / "upper" / "var/lib/twin/nvml.state"
     bmc = (
-        sys.executable, "-I", str(SOURCES / "outside" / "bmc.py"), "--host", described.gateway, "--port", "443",
-        "--certificate", str(certificate), "--key", str(key), "--machine", str(machine),
-        "--faults", str(state / "bmc-faults.json"), "--gpu-state", str(gpu_state),
-    )  # fmt: skip
-    clock = (sys.executable, "-I", str(SOURCES / "outside" / "ntp.py"), "--host", described.gateway)
-    return [Command("bmc", bmc), Command("ntp", clock)]
+        sys.executable,
+        "-I",
+        str(SOURCES / "outside" / "bmc.py"),
+        "--host",
+        described.gateway,
+        "--port",
+        "443",
+        "--certificate",
+        str(certificate),
+        "--key",
+        str(key),
+        "--machine",
+        str(machine),
+        "--faults",
+        str(state / "bmc-faults.json"),
+        "--gpu-state",
+        str(gpu_state),
+    )
+    return [Command("bmc", bmc)]
 
 
 def deliver_client_certificates(lab: str, site_dir: Path, host: str = "clinic") -> list[str]:
@@ -116,7 +130,7 @@ def write_in_host(lab: str, host: str, path: str, content: bytes, mode: int = 0o
         )
 
 
-# --- the GPU host --------------------------------------------------------------------------------------------------------
+# --- the GPU host ---------------------------------------------------------------------------------------------------
 
 
 def _gpu_host(host: str, site: Mapping[str, Any], site_dir: Path, bought: Mapping[str, Any]) -> dict[str, StandinFile]:
@@ -136,9 +150,17 @@ def _gpu_host(host: str, site: Mapping[str, Any], site_dir: Path, bought: Mappin
         "/etc/twin/gpus.json": StandinFile(json.dumps(boards(site, bought, catalog), indent=1).encode()),
         "/etc/twin/engine-speed.json": StandinFile(json.dumps(engine_speed(site, catalog), indent=1).encode()),
         **_machine_tools(machine, MACHINE_TOOLS),
-        **_unit("twin-driver", "The installed driver is loaded (twin)", f"{SHARED}/loaded_driver.py", once=environment, before="twin-thermals.service"),
-        **_unit("twin-thermals", "The simulated GPUs' physics (twin)", f"{SHARED}/thermals.py", before="multi-user.target"),
-    }  # fmt: skip
+        **_unit(
+            "twin-driver",
+            "The installed driver is loaded (twin)",
+            f"{SHARED}/loaded_driver.py",
+            once=environment,
+            before="twin-thermals.service",
+        ),
+        **_unit(
+            "twin-thermals", "The simulated GPUs' physics (twin)", f"{SHARED}/thermals.py", before="multi-user.target"
+        ),
+    }
 
 
 def boards(site: Mapping[str, Any], bought: Mapping[str, Any], catalog: Catalog) -> list[dict[str, Any]]:
@@ -147,15 +169,29 @@ def boards(site: Mapping[str, Any], bought: Mapping[str, Any], catalog: Catalog)
     gpu = catalog.gpus[tier.gpu]
     return [
         {
-            "name": gpu.name, "uuid": f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, part['serial'])}", "serial": str(part["serial"]),
-            "bus_id": bus_id(index), "part_number": "900-2G133-0080-000", "vbios": "95.02.66.00.02",
-            "pci_device": "0x233010DE" if gpu.nvlink else "0x26B910DE", "memory_mib": gpu.memory_mib, "reserved_mib": gpu.memory_mib - gpu.free_mib,
-            "power_min_w": gpu.power_min_w, "power_max_w": gpu.power_max_w, "max_operating_celsius": gpu.max_operating_celsius,
-            "tlimit_slowdown": gpu.tlimit_slowdown, "tlimit_shutdown": gpu.tlimit_shutdown, "memory_sensor": gpu.memory_sensor, "mig": gpu.mig,
-            "remap_banks": gpu.ecc_sram_banks, "pcie_gen": gpu.pcie_gen, "pcie_width": gpu.pcie_width, "nvlinks": 18 if gpu.nvlink else 0,
+            "name": gpu.name,
+            "uuid": f"GPU-{uuid.uuid5(uuid.NAMESPACE_OID, part['serial'])}",
+            "serial": str(part["serial"]),
+            "bus_id": bus_id(index),
+            "part_number": "900-2G133-0080-000",
+            "vbios": "95.02.66.00.02",
+            "pci_device": "0x233010DE" if gpu.nvlink else "0x26B910DE",
+            "memory_mib": gpu.memory_mib,
+            "reserved_mib": gpu.memory_mib - gpu.free_mib,
+            "power_min_w": gpu.power_min_w,
+            "power_max_w": gpu.power_max_w,
+            "max_operating_celsius": gpu.max_operating_celsius,
+            "tlimit_slowdown": gpu.tlimit_slowdown,
+            "tlimit_shutdown": gpu.tlimit_shutdown,
+            "memory_sensor": gpu.memory_sensor,
+            "mig": gpu.mig,
+            "remap_banks": gpu.ecc_sram_banks,
+            "pcie_gen": gpu.pcie_gen,
+            "pcie_width": gpu.pcie_width,
+            "nvlinks": 18 if gpu.nvlink else 0,
         }
         for index, part in enumerate(bought["gpus"])
-    ]  # fmt: skip
+    ]
 
 
 def bus_id(index: int) -> str:
@@ -207,7 +243,7 @@ def _machine_tools(machine: bytes, names: Iterable[str]) -> dict[str, StandinFil
     return {**files, "/etc/twin/machine.json": StandinFile(machine)}
 
 
-# --- the outside ---------------------------------------------------------------------------------------------------------
+# --- the outside ----------------------------------------------------------------------------------------------------
 
 
 def _cloud(site: Mapping[str, Any], site_dir: Path) -> dict[str, StandinFile]:
@@ -226,9 +262,12 @@ def _clinic(site: Mapping[str, Any], site_dir: Path) -> dict[str, StandinFile]:
     tenants = {name: 1 for name, tenant in site["tenants"].items() if not tenant.get("synthetic")}
     weights = {name: weight for name, weight in ROUTE_WEIGHTS.items() if name in site["routes"] or name == "soap"}
     config = {
-        "edge": f"https://{site['network']['edge_name']}:8443", "rate_per_s": CLINIC_RATE_PER_S, "paused": False,
-        "tenants": tenants, "routes": weights,
-    }  # fmt: skip
+        "edge": f"https://{site['network']['edge_name']}:8443",
+        "rate_per_s": CLINIC_RATE_PER_S,
+        "paused": False,
+        "tenants": tenants,
+        "routes": weights,
+    }
     return {
         f"{SHARED}/clinic.py": _program("outside/clinic.py"),
         "/etc/twin/clinic.json": StandinFile(json.dumps(config, indent=1).encode()),
@@ -250,7 +289,7 @@ def _trust(site_dir: Path) -> dict[str, StandinFile]:
     return {"/usr/local/share/ca-certificates/twin-cloud.crt": authority, **unit}
 
 
-# --- small parts -----------------------------------------------------------------------------------------------------------
+# --- small parts ----------------------------------------------------------------------------------------------------
 
 
 def _program(name: str) -> StandinFile:
@@ -264,7 +303,9 @@ def _shared(names: Iterable[str]) -> dict[str, StandinFile]:
 def _unit(
     name: str, description: str, command: str, once: str = "", before: str = "", unless: str = ""
 ) -> dict[str, StandinFile]:
-    """A unit that is enabled; `once` makes it a oneshot with that environment, skipped when the file `unless` exists."""
+    """A unit that is enabled; `once` makes it a oneshot with that environment, skipped when the file `unless`
+    exists.
+    """
     kind = f"Type=oneshot\nRemainAfterExit=yes\nEnvironment={once}" if once else "Restart=always\nRestartSec=1"
     order = f"Before={before}\n" if before else ""
     condition = f"ConditionPathExists=!{unless}\n" if unless else ""
@@ -288,7 +329,7 @@ def _records(site_dir: Path, name: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-# --- certificates of the outside world -----------------------------------------------------------------------------------
+# --- certificates of the outside world ------------------------------------------------------------------------------
 
 
 def _state(site_dir: Path) -> Path:
@@ -355,9 +396,16 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _usage(signs: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=signs, crl_sign=signs, content_commitment=False, key_encipherment=False,
-        data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

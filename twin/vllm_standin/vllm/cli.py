@@ -258,12 +258,19 @@ async def application(options: argparse.Namespace) -> web.Application:
     app[ENGINE] = Engine(options)
     app.add_routes(
         [
-            web.get("/health", health), web.get("/ping", health), web.get("/version", version), web.get("/v1/models", models),
-            web.get("/metrics", metrics), web.post("/v1/chat/completions", chat),
-            web.post("/v1/audio/transcriptions", transcribe), web.post("/v1/embeddings", embeddings),
-            web.post("/rerank", rerank), web.post("/v1/rerank", rerank), web.post("/v2/rerank", rerank),
+            web.get("/health", health),
+            web.get("/ping", health),
+            web.get("/version", version),
+            web.get("/v1/models", models),
+            web.get("/metrics", metrics),
+            web.post("/v1/chat/completions", chat),
+            web.post("/v1/audio/transcriptions", transcribe),
+            web.post("/v1/embeddings", embeddings),
+            web.post("/rerank", rerank),
+            web.post("/v1/rerank", rerank),
+            web.post("/v2/rerank", rerank),
         ]
-    )  # fmt: skip
+    )
     return app
 
 

@@ -30,7 +30,8 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Speed:
-    """Predicted speed. Seconds to the first token of a full prompt (FULL_PROMPT tokens; encoders: FULL_PASSAGE) and between
+    """Predicted speed. Seconds to the first token of a full prompt (FULL_PROMPT tokens; encoders: FULL_PASSAGE) and
+    between
     tokens; `batch_slope` is the share that each further stream adds; `rtf` is compute seconds per second of audio."""
 
     ttft_s: float = 0.05
@@ -72,7 +73,9 @@ def check_weights(path: Path) -> None:
 
 
 def wanted_bytes(options: argparse.Namespace, total: int) -> int:
-    """What the engine takes of each GPU: a share of it, or its weights and the cache that --kv-cache-memory-bytes fixes."""
+    """What the engine takes of each GPU: a share of it, or its weights and the cache that --kv-cache-memory-bytes
+    fixes.
+    """
     if not options.kv_cache_memory_bytes:
         return int(total * options.gpu_memory_utilization)
     weights = prediction((options.served_model_name or [""])[0]).get("weights_bytes", 0)
@@ -107,7 +110,8 @@ def take_gpus(options: argparse.Namespace) -> tuple[list[int], int]:
         wanted = wanted_bytes(options, total)
         if total - used < wanted:
             raise StartError(
-                f"Free memory on device cuda:{index} ({(total - used) / 2**30:.2f}/{total / 2**30:.2f} GiB) on startup is less than "
+                f"Free memory on device cuda:{index} ({(total - used) / 2**30:.2f}/{total / 2**30:.2f} GiB) "
+                "on startup is less than "
                 f"desired GPU memory utilization ({options.gpu_memory_utilization}, {wanted / 2**30:.2f} GiB)."
             )
     return gpus, wanted
@@ -138,7 +142,9 @@ class Engine:
         return not self.is_speech and "Generation" not in self.architecture and "CausalLM" not in self.architecture
 
     def pace(self) -> Speed:
-        """The speed now: the prediction (read again every few seconds), slowed by a full batch and by throttled GPUs."""
+        """The speed now: the prediction (read again every few seconds), slowed by a full batch and by throttled
+        GPUs.
+        """
         if time.monotonic() - self._speed_read > 5:
             self._speed, self._speed_read = Speed.of(self.names[0]), time.monotonic()
         throttle = state.slowdown(state.read(), self.gpus)

@@ -1,4 +1,6 @@
-"""The command line: those of vLLM's flags that a unit of this project may carry. An unknown flag is an error, exit 2."""
+"""The command line: those of vLLM's flags that a unit of this project may carry. An unknown flag is an error, exit
+2.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +9,59 @@ import argparse
 from . import __version__
 
 _WITH_VALUE = {
-    "--host": str, "--port": int, "--max-model-len": int, "--max-num-seqs": int, "--max-num-batched-tokens": int,
-    "--gpu-memory-utilization": float, "--kv-cache-dtype": str, "--kv-cache-memory-bytes": int, "--dtype": str,
-    "--quantization": str, "--runner": str, "--convert": str, "--tokenizer": str, "--revision": str, "--seed": int,
-    "--api-key": str, "--load-format": str, "--chat-template": str, "--limit-mm-per-prompt": str, "--middleware": str,
-    "--uvicorn-log-level": str, "--generation-config": str, "--pooler-config": str, "--hf-overrides": str,
-    "--override-generation-config": str, "--compilation-config": str, "--distributed-executor-backend": str,
-    "--pipeline-parallel-size": int, "--root-path": str, "--swap-space": float, "--block-size": int,
-    "--max-log-len": int, "--download-dir": str, "--mm-processor-kwargs": str, "--speculative-config": str,
+    "--host": str,
+    "--port": int,
+    "--max-model-len": int,
+    "--max-num-seqs": int,
+    "--max-num-batched-tokens": int,
+    "--gpu-memory-utilization": float,
+    "--kv-cache-dtype": str,
+    "--kv-cache-memory-bytes": int,
+    "--dtype": str,
+    "--quantization": str,
+    "--runner": str,
+    "--convert": str,
+    "--tokenizer": str,
+    "--revision": str,
+    "--seed": int,
+    "--api-key": str,
+    "--load-format": str,
+    "--chat-template": str,
+    "--limit-mm-per-prompt": str,
+    "--middleware": str,
+    "--uvicorn-log-level": str,
+    "--generation-config": str,
+    "--pooler-config": str,
+    "--hf-overrides": str,
+    "--override-generation-config": str,
+    "--compilation-config": str,
+    "--distributed-executor-backend": str,
+    "--pipeline-parallel-size": int,
+    "--root-path": str,
+    "--swap-space": float,
+    "--block-size": int,
+    "--max-log-len": int,
+    "--download-dir": str,
+    "--mm-processor-kwargs": str,
+    "--speculative-config": str,
     "--served-model-name": str,
-}  # fmt: skip
+}
 _SWITCHES = (
-    "--trust-remote-code", "--enforce-eager", "--enable-prefix-caching", "--no-enable-prefix-caching",
-    "--enable-chunked-prefill", "--no-enable-chunked-prefill", "--disable-log-stats", "--enable-log-requests",
-    "--no-enable-log-requests", "--enable-request-id-headers", "--disable-custom-all-reduce", "--disable-uvicorn-access-log",
-    "--disable-fastapi-docs", "--enable-server-load-tracking",
-)  # fmt: skip
+    "--trust-remote-code",
+    "--enforce-eager",
+    "--enable-prefix-caching",
+    "--no-enable-prefix-caching",
+    "--enable-chunked-prefill",
+    "--no-enable-chunked-prefill",
+    "--disable-log-stats",
+    "--enable-log-requests",
+    "--no-enable-log-requests",
+    "--enable-request-id-headers",
+    "--disable-custom-all-reduce",
+    "--disable-uvicorn-access-log",
+    "--disable-fastapi-docs",
+    "--enable-server-load-tracking",
+)
 
 
 def parser() -> argparse.ArgumentParser:

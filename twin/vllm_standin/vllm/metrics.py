@@ -10,8 +10,12 @@ HISTOGRAMS = (
     "request_queue_time_seconds",
 )
 COUNTERS = (
-    "prompt_tokens_total", "generation_tokens_total", "num_preemptions_total", "prefix_cache_queries_total", "prefix_cache_hits_total",
-)  # fmt: skip
+    "prompt_tokens_total",
+    "generation_tokens_total",
+    "num_preemptions_total",
+    "prefix_cache_queries_total",
+    "prefix_cache_hits_total",
+)
 
 
 class Histogram:
