@@ -5,7 +5,7 @@ arXiv 2103.06476, one-sided form. Asymptotic means: for the first hundred or so 
 is why every use has a minimum count beside it (`site.gates.mirror_comparisons_min`; 100 to 300 in production).
 
 `rare_event`, for "at most 5 % of the answers take longer" and for error rates: e-processes, Ramdas, Grünwald, Vovk,
-Shafer, "Game-theoretic statistics and safe anytime-valid inference" (2022). They promise at every length from the first.
+Shafer: "Game-theoretic statistics and safe anytime-valid inference" (2022). They promise at every length.
 """
 
 from __future__ import annotations
