@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb("heal", "plug a host's network cable in again", host=True)
     verb("crash", "cut a host's power; its disk stays", host=True)
     verb("start", "switch a host on again with its disk", host=True)
-    fault = verbs.add_parser("fault", help="inject a fault", add_help=False)
+    # no prefix character: every word, options too, goes to the faults' own parser, which is imported only then
+    fault = verbs.add_parser("fault", help="inject a fault", add_help=False, prefix_chars="\0")
     fault.add_argument("rest", nargs=argparse.REMAINDER)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -13,31 +11,20 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from . import access, boot, cgroups, enter, network
 from .connect import connect
 from .lab import BRIDGE, PREFIX, Host, Lab
 
+if TYPE_CHECKING:
+    from .standins import StandinFile
+
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 ASK_FOR_POWER_OFF = signal.SIGRTMIN + 4  # systemd as PID 1 takes this for an orderly power-off
-
-
-class StandinFile(Protocol):
-    """A file laid into a host's disk before it boots: what `standins.files_for` gives per absolute path."""
-
-    @property
-    def content(self) -> bytes | None: ...
-    @property
-    def source(self) -> Path | None: ...
-    @property
-    def mode(self) -> int: ...
-    @property
-    def symlink(self) -> str | None: ...
 
 
 class BootError(Exception):
@@ -89,15 +76,6 @@ def _lay_standin(upper: Path, base: Path, path: str, file: StandinFile) -> None:
     lay(upper, base, path, content, file.mode)
 
 
-def standin_files(host: str, site: Mapping[str, Any], site_dir: Path) -> Mapping[str, StandinFile]:
-    """What the stand-ins want on this host's disk."""
-    if importlib.util.find_spec("gpu_cutover.twin.standins") is None:
-        return {}
-    standins = importlib.import_module("gpu_cutover.twin.standins")
-    files: Mapping[str, StandinFile] = standins.files_for(host, site, site_dir)
-    return files
-
-
 def _identity(lab: Lab, host: Host) -> dict[str, tuple[bytes, int]]:
     """The files that make this host itself: name, addresses, keys."""
     private = access.host_key(lab, host.name)
@@ -130,7 +108,9 @@ def prepare(lab: Lab, host: Host, suite: str, base: Path) -> None:
     for path, (content, mode) in _identity(lab, host).items():
         lay(upper, base, path, content, mode)
     _own_ops_files(upper, base)
-    for path, file in standin_files(host.name, lab.site, lab.site_dir).items():
+    from . import standins  # late: only a disk that is being made needs what they import
+
+    for path, file in standins.files_for(host.name, lab.site, lab.site_dir).items():
         _lay_standin(upper, base, path, file)
     (disk / "host.json").write_text(json.dumps({"suite": suite, "base": str(base)}))
 

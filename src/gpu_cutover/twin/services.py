@@ -6,7 +6,6 @@ Each is one process in its own control group inside the lab's network, found by 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -123,11 +122,9 @@ def wanted(lab: Lab) -> list[Service]:
 
 
 def _standins(lab: Lab) -> list[Service]:
-    if importlib.util.find_spec("gpu_cutover.twin.standins") is None:
-        return []
-    standins = importlib.import_module("gpu_cutover.twin.standins")
-    services: list[Service] = standins.infrastructure(lab.site_dir, lab.name)
-    return services
+    from . import standins  # late: stand-ins describe their processes with this module's `Command`
+
+    return list(standins.infrastructure(lab.site_dir, lab.name))
 
 
 def group(lab: Lab, name: str) -> Path:
