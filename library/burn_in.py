@@ -129,9 +129,11 @@ def _start(module: AnsibleModule, config: states.Config, directory: Path) -> Non
     if found["status"] == "finished" and found["config"] == config.digest:
         states.write_json(directory / states.REQUEST, {"replaces": found["id"]})
     unit = module.params["unit"]
-    rc, out, err = module.run_command(["systemctl", "restart", unit])
-    if rc:
-        module.fail_json(msg=f"{unit} does not start: {(err or out).strip()}", rc=rc)
+    # Enabled, so that a reboot does not end it; a burn-in that is complete just exits at the next boot.
+    for command in (["systemctl", "enable", "--quiet", unit], ["systemctl", "restart", unit]):
+        rc, out, err = module.run_command(command)
+        if rc:
+            module.fail_json(msg=f"{' '.join(command)}: {(err or out).strip()}", rc=rc)
 
 
 def _wait(module: AnsibleModule, config: states.Config, directory: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ description:
   - For each drill sends SIGKILL to the unit's main process, then times three things. The death is noticed, meaning that
     systemd knows another process or the health check fails. The unit is active again with a new process and its health
     check answers. The alert for it is active in Alertmanager.
-  - A unit that is not healthy beforehand is not killed; its drill has an C(error) and the gate stays unproven.
+  - A unit that is not healthy beforehand is not killed, and nothing is while Alertmanager does not answer; such a drill
+    has an C(error) and the gate stays unproven.
   - All units are killed and recovered one after the other, then the alerts are waited for together.
 author: gpu-cutover
 options:
@@ -144,8 +145,12 @@ def _wait_for_alerts(drills: list[Drill], alertmanager: str, bound_s: float) -> 
 
 
 def _wait_for_silence(drills: list[Drill], alertmanager: str, bound_s: float) -> None:
-    """Let alerts of an earlier drill end, so that the one that is timed is of this drill."""
+    """Let alerts of an earlier drill end, so that the timed one is of this drill. Nobody listening: no drill."""
     deadline = time.monotonic() + bound_s
+    if not web.answers(f"{alertmanager}/-/ready"):
+        for drill in drills:
+            drill.error = f"{alertmanager} does not answer, so nothing was killed"
+        return
     for drill in drills:
         while _active_since(drill, alertmanager):
             if time.monotonic() >= deadline:
