@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Policy = Literal["standard", "sensitive", "cloud_only"]
 RouteName = Literal["audio", "chat", "reason", "embed", "rerank", "vision"]
@@ -26,6 +26,17 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 GpuIndex = Annotated[int, Field(ge=0, le=63)]
 Celsius = Annotated[float, Field(ge=-40, le=120)]
+
+
+def _day(value: object) -> object:
+    """A quoted date is a date too. Raises ValueError, which becomes the message."""
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"not a date as 2026-12-24: {error}") from None
+
+
+Day = Annotated[date, BeforeValidator(_day)]
 
 
 class Strict(BaseModel):
@@ -191,16 +202,16 @@ class Monitoring(Strict):
 class Calendar(Strict):
     """The plan's dates, for reports; no gate depends on them."""
 
-    day1: date
-    day2: date
-    day3: date
-    day4: date
-    day5: date
-    day6: date
-    day7: date
-    day8: date
-    day9: date
-    day10: date
+    day1: Day
+    day2: Day
+    day3: Day
+    day4: Day
+    day5: Day
+    day6: Day
+    day7: Day
+    day8: Day
+    day9: Day
+    day10: Day
 
 
 class Spec(Strict):
@@ -285,7 +296,7 @@ class Purchase(Strict):
     """records/purchase.yml: what was bought, per GPU host."""
 
     order: Text
-    delivered: date
+    delivered: Day
     hosts: dict[HostName, Bought]
 
 
