@@ -110,6 +110,14 @@ def test_a_crash_is_silent_and_start_boots_the_kept_disk(lab: LabUnderTest) -> N
     assert lab.shell("gpu1", "cat", "/root/crashed") == "kept"
 
 
+def test_a_neighbour_reaches_a_restarted_host_at_once(lab: LabUnderTest) -> None:
+    ping = ("ping", "-c1", "-W2", "10.87.0.21")
+    lab.shell("cloud", *ping)
+    lab.twin("crash", "gpu1")
+    lab.twin("start", "gpu1")
+    lab.shell("cloud", *ping)  # would fail for half a minute if the host came back with another hardware address
+
+
 def test_a_host_whose_container_process_is_killed_is_gone_at_once_and_boots_again(lab: LabUnderTest) -> None:
     nspawn = [number for number, line in lab.processes().items() if line.startswith("systemd-nspawn")]
     of_gpu1 = [number for number in nspawn if b"--machine=gpu1" in Path(f"/proc/{number}/cmdline").read_bytes()]

@@ -51,7 +51,8 @@ def wire(spec: dict[str, Any], lab: int) -> None:
         raise OSError(ctypes.get_errno(), "cannot make a network namespace")
     port = spec["port"]
     command("ip", "link", "del", port, lab=lab, check=False)  # the last boot's cable, if the kernel still has it
-    command("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", "1", lab=lab)
+    peer = ("peer", "name", "eth0", "address", spec["mac"], "netns", "1")
+    command("ip", "link", "add", port, "type", "veth", *peer, lab=lab)
     state = "down" if Path(spec["cut"]).exists() else "up"
     command("ip", "link", "set", port, "mtu", str(spec["mtu"]), "master", spec["bridge"], state, lab=lab)
     command("ip", "link", "set", "lo", "up")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import access, boot, cgroups, enter, network
 from .connect import connect
-from .lab import BRIDGE, PREFIX, Host, Lab
+from .lab import BRIDGE, PREFIX, Host, Lab, mac_of
 
 if TYPE_CHECKING:
     from .standins import StandinFile
@@ -149,6 +149,7 @@ def specification(lab: Lab, host: Host) -> dict[str, Any]:
     return {
         "name": host.name,
         "address": host.address,
+        "mac": mac_of(host.address),
         "prefix": PREFIX,
         "gateway": lab.gateway,
         "mtu": lab.mtu,

@@ -31,6 +31,12 @@ LAB_NAME = re.compile(r"[a-z][a-z0-9-]{0,11}")
 HOST_NAME = re.compile(r"[a-z][a-z0-9-]{0,12}")  # `v-NAME` is an interface name: at most 15 characters
 
 
+def mac_of(address: str) -> str:
+    """The hardware address of an interface, the same in every boot: a new one would leave the neighbours sending to the
+    old one until their caches forget it, about half a minute."""
+    return ":".join(f"{byte:02x}" for byte in (0x02, 0x00, *ipaddress.IPv4Address(address).packed))
+
+
 @dataclass(frozen=True)
 class Host:
     """One host of a lab: its address, the further names it is known by, and what is mounted into it."""

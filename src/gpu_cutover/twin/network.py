@@ -15,7 +15,7 @@ from ..errors import InputError
 from . import cgroups
 from .connect import CONNECT_TIMEOUT_S
 from .connect import connect as connect_to_address
-from .lab import BRIDGE, PREFIX, Host, Lab, known_lab
+from .lab import BRIDGE, PREFIX, Host, Lab, known_lab, mac_of
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -47,8 +47,7 @@ def bring_up(lab: Lab) -> None:
     _run("ip", "netns", "add", lab.name)
     inside = ("ip", "-n", lab.name)
     _run(*inside, "link", "set", "lo", "up")
-    _run(*inside, "link", "add", "making", "type", "bridge")
-    _run(*inside, "link", "set", "making", "mtu", str(lab.mtu), "name", "making")
+    _run(*inside, "link", "add", "making", "address", mac_of(lab.gateway), "mtu", str(lab.mtu), "type", "bridge")
     _run(*inside, "address", "add", f"{lab.gateway}/{PREFIX}", "dev", "making")
     _run(*inside, "route", "add", "unreachable", "default")
     _run("nsenter", f"--net={lab.network}", "--", "sysctl", "-qw", "net.ipv4.ip_forward=1")
