@@ -19,6 +19,7 @@ from .config import Config
 from .notify import notify
 
 log = logging.getLogger("gpu-guard")
+LED_TO_IT_S = 900.0
 
 
 class Reader(Protocol):
@@ -136,6 +137,7 @@ class Guard:
         if memory.changes and memory.changes[-1].finished is None:
             memory.changes[-1].finished = now
         change = store.Change(action.kind, action.gpu, name, action.reason, now, by)
+        change.timeline = _before(memory.events, action.gpu, now)
         memory.changes = [*memory.changes, change][-store.KEPT_CHANGES :]
         memory.previous, memory.placement, memory.since = memory.placement, name, now
         memory.reason, memory.changing = action.reason, True
@@ -346,6 +348,12 @@ class Guard:
     def _engines_forever(self) -> None:
         while not self.stopping.wait(2.0 if self.engines else 0.5):
             self.watch_engines()
+
+
+def _before(events: list[dict[str, Any]], gpu: int | None, now: float) -> list[dict[str, Any]]:
+    """What led to a change: the recent events of its GPU, so that the record begins with the first sign."""
+    recent = [event for event in events if now - event["t"] <= LED_TO_IT_S]
+    return [event for event in recent if f"GPU {gpu}:" in event["event"] or f"GPU {gpu} to " in event["event"]]
 
 
 def _models(plan: Mapping[str, placement.Placement], units: set[str]) -> list[str]:
