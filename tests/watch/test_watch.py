@@ -26,7 +26,7 @@ def record(outcome: str = "ok", leg: str | None = "onprem", total_ms: float = 10
 def judged(records: list[dict[str, Any]], now: float = 200, deadline: float = 150) -> tuple[str, str]:
     counts = Counts()
     count(counts, records, "zam", 50.0, LIMITS)
-    return decide(counts, LIMITS, now, deadline)
+    return decide(counts, LIMITS, now, deadline, deadline + 10)
 
 
 @pytest.mark.parametrize(
@@ -57,10 +57,16 @@ def test_before_the_deadline_only_proof_ends_the_watch() -> None:
     assert judged([record("error")] * 4, now=120)[0] == "bad"
 
 
+def test_with_too_few_requests_it_goes_on_for_a_while() -> None:
+    assert judged([record()] * 3, now=155)[0] == "running"
+    assert judged([record()] * 3, now=161)[0] == "short"
+    assert judged([record()] * 10, now=155)[0] == "clean"
+
+
 def test_a_critical_difference_ends_it() -> None:
     counts = Counts()
     count_critical(counts, [{"t": 100, "tenant": "zam", "critical": ["a dose differs"]}], "zam", 50)
-    assert decide(counts, LIMITS, 60, 150)[0] == "bad"
+    assert decide(counts, LIMITS, 60, 150, 350)[0] == "bad"
 
 
 def test_a_bad_hour_after_a_good_day_is_noticed_as_fast_as_at_the_beginning() -> None:

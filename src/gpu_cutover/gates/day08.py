@@ -119,7 +119,7 @@ def _capacity(plan: Mapping[str, Any], readings: Mapping[str, Any], host: str) -
     return [
         at_least(
             f"mirror.{name}", reading.get(name), _accepted(plan, name), "sessions", "site.targets",
-            f"{words} held at the same time within their targets", host, why,
+            f"{words} held at the same time, first token in time", host, why,
         )
         for name, words in (("concurrent_soap", "SOAP sessions"), ("concurrent_chat", "chat sessions"))
     ]  # fmt: skip

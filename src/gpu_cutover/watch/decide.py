@@ -105,8 +105,11 @@ def count_critical(counts: Counts, comparisons: Iterable[Mapping[str, Any]], ten
             counts.critical += bool(comparison.get("critical"))
 
 
-def decide(counts: Counts, limits: Limits, now: float, deadline: float) -> tuple[str, str]:
-    """(verdict, reason). Verdicts: `bad` (take the tenant back), `clean`, `short` (too few requests), `running`."""
+def decide(counts: Counts, limits: Limits, now: float, deadline: float, longest: float) -> tuple[str, str]:
+    """(verdict, reason). Verdicts: `bad` (take the tenant back), `clean`, `short` (too few requests), `running`.
+
+    With too few requests at the `deadline` the watch goes on until `longest`: a quiet hour proves nothing.
+    """
     if counts.critical:
         return "bad", f"{counts.critical} critical differences"
     if counts.error_drift.alarm:
@@ -116,6 +119,8 @@ def decide(counts: Counts, limits: Limits, now: float, deadline: float) -> tuple
     if now < deadline:
         return "running", f"{counts.requests} requests so far"
     if counts.requests < limits.requests_min:
+        if now < longest:
+            return "running", f"{counts.requests} requests so far, {limits.requests_min} needed"
         return "short", f"{counts.requests} requests, {limits.requests_min} needed"
     rate = counts.error_rate or 0.0
     if rate > limits.error_rate_max:

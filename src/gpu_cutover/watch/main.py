@@ -68,7 +68,8 @@ class Watch:
                 count(self.counts, tail.lines(), tenant, since, self.limits)
             else:
                 count_critical(self.counts, tail.lines(), tenant, since)
-        verdict, reason = decide(self.counts, self.limits, now, float(self.state["deadline"]))
+        deadline, longest = float(self.state["deadline"]), float(self.state["longest"])
+        verdict, reason = decide(self.counts, self.limits, now, deadline, longest)
         if verdict == "bad":
             verdict, reason = self._take_back(reason, now)
         self.state.update(

@@ -13,6 +13,7 @@ from typing import Any
 
 DIRECTORY = Path("/var/lib/gpu-cutover/watch")
 RUNNING = "running"
+LONGEST = 3  # durations that a watch may take when too few requests come
 
 
 def path_of(tenant: str, directory: Path = DIRECTORY) -> Path:
@@ -26,6 +27,7 @@ def fresh(tenant: str, now: float, settings: Mapping[str, Any]) -> dict[str, Any
         "tenant": tenant,
         "started": now,
         "deadline": now + float(settings["duration_s"]),
+        "longest": now + LONGEST * float(settings["duration_s"]),
         "verdict": RUNNING,
         "reason": "began",
         "settings": dict(settings),
