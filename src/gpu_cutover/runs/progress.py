@@ -10,6 +10,7 @@ from typing import IO, Any, Protocol
 from .eta import clock
 
 SLOW_TASK_S = 15.0
+_ARGUMENT_CHECK = "Validating arguments against arg spec"
 
 
 @dataclass(slots=True)
@@ -120,6 +121,11 @@ class LiveProgress:
         )
 
 
+def _purpose(task: str) -> str:
+    """A task's name; of Ansible's own first task of a role only the role's description, which says what is coming."""
+    return task.partition(" - ")[2] if task.startswith(_ARGUMENT_CHECK) and " - " in task else task
+
+
 def progress_for(stream: IO[str]) -> Progress:
     """The live line on a terminal, plain lines elsewhere."""
     return LiveProgress(stream) if stream.isatty() else PlainProgress(stream)
@@ -156,7 +162,7 @@ class EventFeed:
         self._new_play = True
 
     def _playbook_on_task_start(self, data: dict[str, Any]) -> None:
-        role, task = str(data.get("role") or ""), str(data.get("task") or "")
+        role, task = str(data.get("role") or ""), _purpose(str(data.get("task") or ""))
         first = self._new_play or role != self._role
         index = self._position.index + 1
         self._role, self._new_play = role, False
