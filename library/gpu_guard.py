@@ -18,7 +18,7 @@ short_description: Ask the guard of a GPU host to de-rate or restore, and wait u
 description:
   - V(derated) takes one GPU out of service, or confirms what the guard did by itself.
   - V(restored) waits for the cool-down, loads the GPU for a short time, then brings the healthy placement back.
-  - V(recorded) tells the guard that the ledger has the change O(change).
+  - V(recorded) tells the guard that the ledger has O(changes).
   - V(read) only reads.
 author: gpu-cutover
 options:
@@ -34,9 +34,10 @@ options:
     description: Why, for the record.
     type: str
     default: asked for by a person
-  change:
-    description: The change that the ledger has (V(state=recorded)).
-    type: str
+  changes:
+    description: Identifiers of the changes that the ledger has (V(state=recorded)).
+    type: list
+    elements: str
   wait:
     description: Seconds within which the placement must be complete.
     type: float
@@ -88,12 +89,8 @@ placement:
   description: The placement in force.
   type: str
   returned: always
-change:
-  description: The change in the shape that the ledger records; null when the ledger has it already or nothing changed.
-  type: dict
-  returned: always
-attachments:
-  description: Telemetry around the change, for the ledger.
+changes:
+  description: Changes that the ledger does not have yet, oldest first, each with C(data) and C(attachments) for it.
   type: list
   returned: always
 reading:
@@ -189,21 +186,28 @@ class Run:
             self.fail(f"GPU {gpu} stays out, it did not pass its re-test: {', '.join(self.retest['reasons'])}")
 
 
-def _change(status: dict[str, Any], kind: str) -> dict[str, Any] | None:
-    """The guard's last change of this kind, if the ledger does not have it."""
-    last = status["changes"][-1] if status["changes"] else None
-    if last is None or last["kind"] != kind or last["recorded"] or last["finished"] is None:
-        return None
-    return dict(last)
+def _unrecorded(run: Run, status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every finished change that the ledger does not have, oldest first: also one that nobody recorded at the time."""
+    found = []
+    for change in status["changes"]:
+        if change["recorded"] or change["finished"] is None:
+            continue
+        data = {key: value for key, value in change.items() if key != "recorded"}
+        is_new = change is status["changes"][-1]
+        if is_new and run.retest is not None:
+            data["retest"] = run.retest
+        found.append({"data": data, "attachments": _telemetry(run, change)})
+    return found
 
 
-def _telemetry(run: Run, change: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The guard's telemetry from some time before the change until now, in the shape of attached telemetry."""
+def _telemetry(run: Run, change: dict[str, Any]) -> list[dict[str, Any]]:
+    """The guard's telemetry from some time before the change until some time after it, as it is attached."""
     seconds = time.time() - change["started"] + float(run.params["history"])
     try:
         rows = web.get_json(f"{run.params['url']}/history?seconds={seconds:.0f}")["samples"]
     except OSError:
         return []
+    rows = [row for row in rows if row["t"] <= change["finished"] + float(run.params["history"])]
     rows = rows[:: max(1, len(rows) // 720)]
     indexes = range(len(rows[0]["gpus"])) if rows else range(0)
     columns = ("temperature_celsius", "margin_celsius", "power_w")
@@ -211,7 +215,7 @@ def _telemetry(run: Run, change: dict[str, Any], kind: str) -> list[dict[str, An
     content = {
         "schema": 1,
         "host": host,
-        "what": kind,
+        "what": change["kind"],
         "t": [row["t"] for row in rows],
         "gpus": {str(i): {name: [row["gpus"][i][name] for row in rows] for name in columns} for i in indexes},
         "marks": change["timeline"],
@@ -226,7 +230,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["derated", "restored", "recorded", "read"], "default": "read"},
             "gpu": {"type": "int"},
             "cause": {"type": "str", "default": "asked for by a person"},
-            "change": {"type": "str"},
+            "changes": {"type": "list", "elements": "str"},
             "wait": {"type": "float", "default": 1200.0},
             "cool_down_wait": {"type": "float", "default": 600.0},
             "retest_command": {
@@ -241,38 +245,31 @@ def main() -> None:
             "url": {"type": "str", "default": "http://127.0.0.1:9401"},
             "history": {"type": "float", "default": 300.0},
         },
-        required_if=[("state", "recorded", ["change"])],
+        required_if=[("state", "recorded", ["changes"])],
         supports_check_mode=True,
     )  # fmt: skip
     run, state = Run(module), module.params["state"]
     if module.check_mode and not Path(module.params["socket"]).exists():
         module.warn("the guard does not run yet, so only predicted")
-        module.exit_json(
-            changed=state != "read", placement="", change=None, attachments=[], reading={"error": "dry run"}
-        )
+        module.exit_json(changed=state != "read", placement="", changes=[], reading={"error": "dry run"})
     before = run.ask("status")["placement"]
     if state == "recorded":
         if not module.check_mode:
-            run.order(f"recorded {module.params['change']}")
-        module.exit_json(changed=True, placement=before, change=None, attachments=[], reading={})
+            run.order(f"recorded {' '.join(module.params['changes'])}")
+        module.exit_json(changed=True, placement=before, changes=[], reading={})
     if state == "derated":
         status = run.derate()
     elif state == "restored":
         status = run.restore()
     else:
         status = run.ask("status")
-    kind = {"derated": "derate", "restored": "restore"}.get(state, "")
-    change = _change(status, kind)
-    if change is not None and run.retest is not None:
-        change["retest"] = run.retest
     reading = {
         key: status[key] for key in ("placement", "changing", "derated", "observe_only", "pages", "sample_age_s")
     }
     module.exit_json(
         changed=run.changed,
         placement=status["placement"],
-        change=change,
-        attachments=_telemetry(run, change, kind) if change else [],
+        changes=[] if state == "read" else _unrecorded(run, status),
         reading=reading | {"gpus": len(status["gpus"]), "engines": status["engines"]},
         diff={"before": f"{before}\n", "after": f"{status['placement']}\n"},
     )

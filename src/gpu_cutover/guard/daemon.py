@@ -298,23 +298,22 @@ class Guard:
             memory.state, actions, refusal = decide.ask_derate(memory.state, int(words[1]), cause, now)
         elif words == ["restore"]:
             memory.state, actions, refusal = decide.ask_restore(memory.state, self.sample, self.policy, now)
-        elif len(words) == 2 and words[0] == "recorded":
-            return self._recorded(words[1])
+        elif len(words) >= 2 and words[0] == "recorded":
+            return self._recorded(set(words[1:]))
         elif words in (["observe-only", "on"], ["observe-only", "off"]):
             memory.observe_only, actions, refusal = words[1] == "on", [], None
             self._tell(f"observe-only is {words[1]}")
         else:
-            return "commands: status, derate N [CAUSE], restore, recorded ID, observe-only on|off"
+            return "commands: status, derate N [CAUSE], restore, recorded ID…, observe-only on|off"
         self._act(actions, "command")
         return refusal
 
-    def _recorded(self, change_id: str) -> str | None:
-        """Note that the ledger has this change, so that a playbook run twice records it once."""
+    def _recorded(self, ids: set[str]) -> str | None:
+        """Note that the ledger has these changes, so that a playbook run twice records them once."""
         for change in self.memory.changes:
-            if change.id == change_id:
-                change.recorded = True
-                return None
-        return f"there is no change {change_id}"
+            change.recorded = change.recorded or change.id in ids
+        unknown = ids - {change.id for change in self.memory.changes}
+        return f"there is no change {', '.join(sorted(unknown))}" if unknown else None
 
     # --- running ------------------------------------------------------------------------------------------------------
 

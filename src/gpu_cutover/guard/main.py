@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="verb", required=True)
     run = subparsers.add_parser("run", help="be the daemon")
     run.add_argument("--config", type=Path, default=configuration.CONFIG_FILE)
-    ctl = subparsers.add_parser("ctl", help="status | derate N [CAUSE] | restore | recorded ID | observe-only on|off")
+    ctl = subparsers.add_parser("ctl", help="status | derate N [CAUSE] | restore | recorded ID… | observe-only on|off")
     ctl.add_argument("--socket", type=Path, default=configuration.SOCKET)
     ctl.add_argument("words", nargs="+")
     arguments = parser.parse_args(argv)
