@@ -80,6 +80,27 @@ def test_without_root_the_message_says_so(monkeypatch: pytest.MonkeyPatch) -> No
         base.check_machine()
 
 
+@pytest.mark.parametrize(("now", "after"), [("128", "1024"), ("1024", "1024"), ("8192", "8192")])
+def test_a_low_inotify_limit_is_raised_and_a_high_one_is_left_alone(tmp_path: Path, now: str, after: str) -> None:
+    limit = tmp_path / "max_user_instances"
+    limit.write_text(f"{now}\n")
+    said = base.allow_inotify_instances(1024, limit)
+    assert limit.read_text().strip() == after
+    assert (said is not None) == (now != after)
+
+
+def test_an_inotify_limit_that_cannot_be_raised_is_said_with_the_line_that_does(tmp_path: Path) -> None:
+    class ReadOnly:
+        def read_text(self) -> str:
+            return "128\n"
+
+        def write_text(self, text: str) -> None:
+            raise PermissionError(13, "Read-only file system")
+
+    with pytest.raises(InputError, match=r"sysctl -w fs\.inotify\.max_user_instances=1024"):
+        base.allow_inotify_instances(1024, ReadOnly())  # type: ignore[arg-type]
+
+
 def test_the_twins_own_inventory_has_the_five_hosts_of_the_architecture() -> None:
     found = lab.read_hosts(ROOT / "inventory" / "twin" / "hosts.yml")
     assert {host.name: host.address for host in found.values()} == {

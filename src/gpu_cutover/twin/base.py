@@ -59,6 +59,10 @@ TOOLS = {
 }
 
 
+INOTIFY_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_INSTANCES = 1024
+
+
 def cache_directory() -> Path:
     """Where trees are kept between runs; `GPU_CUTOVER_CACHE` overrides it."""
     return Path(os.environ.get("GPU_CUTOVER_CACHE") or CACHE)
@@ -72,6 +76,25 @@ def check_machine() -> None:
     if missing:
         fix = f"apt-get install --no-install-recommends {' '.join(missing)}"
         raise InputError("this machine", "packages", f"not installed: {', '.join(missing)}", fix)
+
+
+def allow_inotify_instances(wanted: int = INOTIFY_INSTANCES, limit: Path = INOTIFY_LIMIT) -> str | None:
+    """Raise the machine's inotify limit when it is below `wanted`; returns what was done, for a person to read.
+
+    Every systemd needs a dozen inotify instances and all hosts count as one user, root: with the kernel's default of 128 the
+    hosts of a second lab end while booting ("Too many open files"). Raises InputError when the limit cannot be raised.
+    """
+    now = int(limit.read_text())
+    if now >= wanted:
+        return None
+    try:
+        limit.write_text(str(wanted))
+    except OSError as error:
+        fix = f"on the machine itself: sysctl -w fs.inotify.max_user_instances={wanted}"
+        raise InputError("this machine", "fs.inotify.max_user_instances", f"{now} is too low for hosts", fix) from error
+    return (
+        f"fs.inotify.max_user_instances raised from {now} to {wanted} on this machine: each systemd host needs a dozen"
+    )
 
 
 def family_of(suite: str) -> str:

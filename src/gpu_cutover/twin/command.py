@@ -142,6 +142,8 @@ def up(lab: Lab, suite: str, say: Say) -> None:
     Raises InputError, BootError, KeyboardInterrupt; what was started by then is still there.
     """
     began = time.monotonic()
+    if raised := base.allow_inotify_instances():
+        say(raised)
     tree = base.ensure_tree(suite)
     lab.directory.mkdir(parents=True, exist_ok=True)
     access.control_sockets(lab).mkdir(parents=True, exist_ok=True, mode=0o700)
