@@ -105,6 +105,13 @@ class Edge:
     config: Path
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Quiet about health checks, which hang up without a word."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing to tell."""
+
+
 def render(variables: dict[str, Any]) -> str:
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     defaults = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
@@ -114,7 +121,7 @@ def render(variables: dict[str, Any]) -> str:
 
 def serve(pool: str) -> http.server.ThreadingHTTPServer:
     handler = type(f"Recorder_{pool}", (Recorder,), {"pool": pool})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -16,6 +16,10 @@ from ansible.module_utils.testing import patch_module_args
 import gpu_cutover
 
 ROOT = Path(__file__).parents[2]
+# Ansible copies the package to the target under this name.
+PACKAGE = "ansible.module_utils.gpu_cutover"
+sys.modules.setdefault(PACKAGE, gpu_cutover)
+ansible.module_utils.gpu_cutover = gpu_cutover
 
 
 class FailedModuleError(Exception):
@@ -24,8 +28,6 @@ class FailedModuleError(Exception):
 
 def run_module(name: str, *, check: bool = False, **arguments: Any) -> dict[str, Any]:
     """The module's result. Raises FailedModuleError."""
-    sys.modules.setdefault("ansible.module_utils.gpu_cutover", gpu_cutover)
-    ansible.module_utils.gpu_cutover = gpu_cutover
     spec = importlib.util.spec_from_file_location(name, ROOT / "library" / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
