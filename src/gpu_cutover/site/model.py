@@ -177,6 +177,7 @@ class Network(Strict):
     edge_name: HostName
     apply: bool = False
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
+    apply: bool = False
     time_servers: Annotated[list[Text], Field(min_length=1, max_length=8)]
 
 
