@@ -81,7 +81,7 @@ def check_machine() -> None:
 def allow_inotify_instances(wanted: int = INOTIFY_INSTANCES, limit: Path = INOTIFY_LIMIT) -> str | None:
     """Raise the machine's inotify limit when it is below `wanted`; returns what was done, for a person to read.
 
-    Every systemd needs a dozen inotify instances and all hosts count as one user, root: with the kernel's default of 128 the
+    Every systemd needs a dozen inotify instances and all hosts count as one user, root: with the default of 128 the
     hosts of a second lab end while booting ("Too many open files"). Raises InputError when the limit cannot be raised.
     """
     now = int(limit.read_text())
@@ -93,7 +93,7 @@ def allow_inotify_instances(wanted: int = INOTIFY_INSTANCES, limit: Path = INOTI
         fix = f"on the machine itself: sysctl -w fs.inotify.max_user_instances={wanted}"
         raise InputError("this machine", "fs.inotify.max_user_instances", f"{now} is too low for hosts", fix) from error
     return (
-        f"fs.inotify.max_user_instances raised from {now} to {wanted} on this machine: each systemd host needs a dozen"
+        f"fs.inotify.max_user_instances raised from {now} to {wanted}: each systemd host needs a dozen"
     )
 
 
