@@ -81,6 +81,10 @@ quarantined:
   description: Files whose content was wrong.
   type: list
   returned: always
+altered_models:
+  description: Models of those files. Their engines may have read wrong bytes.
+  type: list
+  returned: always
 """
 
 STAMPS = ".verified.json"
@@ -234,6 +238,7 @@ def main() -> None:
         changed=bool(work.copied or work.quarantined),
         copied=work.copied,
         quarantined=work.quarantined,
+        altered_models=sorted({Path(path).relative_to(target).parts[0] for path in work.quarantined}),
         reading=_reading(work, files, time.monotonic() - started),
         diff=[{"before_header": path, "after_header": path, "before": "", "after": "locked\n"} for path in work.copied],
     )

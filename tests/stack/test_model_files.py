@@ -74,7 +74,7 @@ def test_a_silently_altered_file_is_found_put_aside_and_restored(tree: Tree) -> 
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert tree.run()["changed"] is False, "size and time are the same: only a full verification can see it"
     found = tree.run(verify="full")
-    assert found["quarantined"] == [str(path)]
+    assert (found["quarantined"], found["altered_models"]) == ([str(path)], ["whisper"])
     assert path.read_bytes() == tree.files["whisper"]["weights/model.bin"]
     aside = [entry for entry in (tree.target / ".quarantine").rglob("*") if entry.is_file()]
     assert [entry.read_bytes() for entry in aside] == [bytes(content)]
