@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# A tenant goes back when the evidence against "at most this share is bad" reaches 100,000 : 1. So much, because each sum is
-# restarted at zero and gets a fresh chance with every request: at 1000 : 1 a healthy 1 % of errors was an alarm about
-# once in 100,000 requests (tests/watch). Four failures in a row are an alarm, three are not.
+# A tenant goes back when the evidence against "at most this share is bad" reaches 100,000 : 1. So much, because each
+# sum is restarted at zero and gets a fresh chance with every request: at 1000 : 1 a healthy 1 % of errors was an alarm
+# about once in 100,000 requests (tests/watch). Four failures in a row are an alarm, three are not.
 ALARM = math.log(100_000)
 BETS = (0.1, 0.2, 0.5, 0.9)
 SLOW_SHARE = 0.05  # p95 within a limit means at most 5 % over it

@@ -68,7 +68,7 @@ class Watch:
                 count(self.counts, tail.lines(), tenant, since, self.limits)
             else:
                 count_critical(self.counts, tail.lines(), tenant, since)
-        deadline, longest = float(self.state["deadline"]), float(self.state["longest"])
+        deadline, longest = float(self.state["deadline"]), float(self.state.get("longest", self.state["deadline"]))
         verdict, reason = decide(self.counts, self.limits, now, deadline, longest)
         if verdict == "bad":
             verdict, reason = self._take_back(reason, now)
