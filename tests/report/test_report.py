@@ -73,7 +73,7 @@ def test_a_held_day_is_the_headline(bare_site: Path, tmp_path: Path) -> None:
     open_check = {**check("fan", "unproven", None), "sentence": "Nobody heard the fan of gpu1"}
     ledger.append("gate", "day02", gate(2, [open_check], "hold"))
     html = page(bare_site, tmp_path)
-    assert "Day 2, cable and network, says hold. Nobody heard the fan of gpu1" in html
+    assert "Day 2, cable and network, says hold. Nobody heard the fan of gpu1: no figure, at most 1." in html
     assert "no figure" in section(html, "days")
 
 

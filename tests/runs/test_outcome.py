@@ -111,3 +111,8 @@ def test_variables_are_key_equals_value() -> None:
     for wrong in (["tenant"], ["=x"], ["tenant="], ["Tenant=x"], ["a=1", "a=2"]):
         with pytest.raises(InputError):
             parse_variables(wrong)
+
+
+def test_a_verdict_is_explained_by_its_checks_alone() -> None:
+    failure = {"host": "gw1", "role": "", "task": "Judge", "message": "says fail"}
+    assert explain(a_run(Result("done", "fail", failures=[failure])), SITE) == []

@@ -59,8 +59,8 @@ def headline(days: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, s
     if first["verdict"] is None:
         sentence = f"{len(behind)} of ten days are behind this site; next is day {first['number']}, {first['title']}."
         return {"kind": "hold", "word": "Under way", "sentence": sentence}
-    open_checks = [check["sentence"] for check in first["checks"] if check["status"] != "pass"]
-    because = f" {open_checks[0]}" if open_checks else ""
+    open_checks = [check for check in first["checks"] if check["status"] != "pass"]
+    because = " {sentence}: {figure}, {limit}.".format(**open_checks[0]) if open_checks else ""
     word = "Failed" if first["verdict"] == "fail" else "On hold"
     sentence = f"Day {first['number']}, {first['title']}, says {first['verdict']}.{because}"
     return {"kind": str(first["verdict"]), "word": word, "sentence": sentence}
@@ -79,8 +79,14 @@ def _day(number: int, gates: Mapping[int, Record], records: Sequence[Record]) ->
         "attempts": attempts,
         "record": gate.sequence if gate else None,
         "waived": f"by {state.waiver.by} until {state.waiver.until}: {state.waiver.reason}" if state.waiver else "",
-        "checks": [_check(check) for check in rows(gate.data.get("checks"))] if gate else [],
+        "checks": _checks(gate) if gate else [],
     }
+
+
+def _checks(gate: Record) -> list[dict[str, Any]]:
+    """What failed, then what is unproven, then what passed; each in the gate's own order."""
+    listed = [_check(check) for check in rows(gate.data.get("checks"))]
+    return sorted(listed, key=lambda check: (check["status"] == "pass", check["status"] != "fail"))
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def explain(run: Run, site_dir: Path) -> list[str]:
         return [unreachable_help(host, message, site_dir) for host, message in sorted(result.unreachable.items())]
     if result.state == "interrupted":
         return [f"interrupted{_at(run)}; resume with: {_again(run)} -i {site_dir}"]
+    if result.verdict:
+        return []  # a verdict's checks speak for themselves
     return [_failure(failure) for failure in result.failures]
 
 

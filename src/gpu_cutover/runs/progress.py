@@ -186,4 +186,7 @@ class EventFeed:
 
     def _trouble(self, data: dict[str, Any]) -> None:
         result = data.get("res") or {}
-        self._progress.trouble(str(data.get("host")), str(result.get("msg") or result.get("censored") or "failed"))
+        words = str(result.get("msg") or result.get("censored") or "failed")
+        if "gate_verdict" in result:
+            words = words.partition("\n")[0]  # its checks are printed at the end
+        self._progress.trouble(str(data.get("host")), words)

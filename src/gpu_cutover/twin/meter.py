@@ -18,7 +18,7 @@ def available_mib(text: str) -> float:
 
 
 class MemoryMeter:
-    """Samples once a second while entered. Other programs of the machine count too, so it errs on the high side."""
+    """Samples once a second while entered. Other programs of the machine count too: trust it on a quiet one."""
 
     def __init__(self, interval_s: float = 1.0) -> None:
         self._interval_s, self._stop = interval_s, threading.Event()
