@@ -117,6 +117,13 @@ def test_nvidia_smi_with_two_driver_versions_proves_none() -> None:
     assert loaded({"gpus": gpus})["loaded"] is None
 
 
+def test_a_hung_driver_is_told_from_another_version() -> None:
+    """A mismatch of module and library asks for a reboot, a hang does not."""
+    mismatch = "nvidia-smi: exit status 18: Failed to initialize NVML: Driver/library version mismatch"
+    assert loaded({"error": mismatch, "hung": False}) == {"gpus_error": mismatch, "hung": False}
+    assert loaded({"error": "nvidia-smi: no answer in 15 s", "hung": True})["hung"] is True
+
+
 def test_nvidia_smi_that_says_something_else_is_an_error() -> None:
     assert "unexpected answer" in parse_gpus("No devices were found\n")["error"]
 

@@ -49,9 +49,12 @@ def parse_packages(text: str) -> dict[str, Any]:
 
 
 def loaded(gpus: dict[str, Any]) -> dict[str, Any]:
-    """The kernel's driver version and each GPU's state, from nvidia-smi: it fails when module and library differ."""
+    """The kernel's driver version and each GPU's state, from nvidia-smi.
+
+    It fails when module and library differ, which a reboot heals; one that hangs says nothing about versions.
+    """
     if "error" in gpus:
-        return {"gpus_error": gpus["error"]}
+        return {"gpus_error": gpus["error"], "hung": gpus.get("hung", False)}
     boards = gpus["gpus"]
     versions = sorted({str(board["driver"]) for board in boards})
     return {"loaded": versions[0] if len(versions) == 1 else None, "gpus": boards}

@@ -29,9 +29,9 @@ ABSENT = frozenset({"", "[N/A]", "N/A", "[Not Supported]", "[Unknown Error]"})
 
 
 def read_gpus() -> dict[str, Any]:
-    """{gpus: [...]} from nvidia-smi, or {error}."""
+    """{gpus: [...]} from nvidia-smi, or {error, hung}."""
     answer = run_tool(["nvidia-smi", f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"], TIMEOUT_S)
-    return {"error": answer.error} if answer.error else parse_gpus(answer.stdout)
+    return {"error": answer.error, "hung": answer.hung} if answer.error else parse_gpus(answer.stdout)
 
 
 def parse_gpus(text: str) -> dict[str, Any]:

@@ -14,10 +14,11 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a tool said. `error` is "" when it ended with exit status 0, else one sentence."""
+    """What a tool said. `error` is "" when it ended well, else one sentence; `hung` when it had to be given up."""
 
     stdout: str
     error: str = ""
+    hung: bool = False
 
 
 def run_tool(
@@ -44,7 +45,7 @@ def run_tool(
         stdout, stderr = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         _kill(process)
-        return Answer("", f"{name}: no answer in {timeout_s:g} s")
+        return Answer("", f"{name}: no answer in {timeout_s:g} s", hung=True)
     if process.returncode not in ok:
         words = " ".join((stderr or stdout).split())[-200:]
         return Answer(stdout, f"{name}: exit status {process.returncode}: {words}")
