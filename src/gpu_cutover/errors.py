@@ -10,12 +10,12 @@ EXIT_ERROR = 30
 
 
 class InputError(Exception):
-    """What a person gave us is wrong. Names the file, the key, the problem and the fix; exit code 2, nothing changed."""
+    """What a person gave us is wrong: file, key, problem and fix. Exit code 2, nothing changed."""
 
     def __init__(self, file: str, key: str, problem: str, fix: str) -> None:
         self.file, self.key, self.problem, self.fix = file, key, problem, fix
         super().__init__(f"{file}: {key}: {problem}. Fix: {fix}")
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
     """A legal request that the state of the site does not allow now; exit code 10."""

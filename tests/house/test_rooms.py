@@ -1,4 +1,4 @@
-"""The rooms keep to their floors: nothing imports upward, and what travels to targets imports only the standard library."""
+"""The rooms keep to their floors; what travels to targets imports only the standard library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ FLOOR = {
     "evidence": 2,
     "bundle": 2,
     "pki": 2,
-    "stack": 2,
     "smoke": 3,
     "stack": 2,
     "router": 3,

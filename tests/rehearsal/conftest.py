@@ -1,6 +1,6 @@
 """One rehearsal, kept up, shared by the tests of this folder.
 
-Boots real hosts and takes minutes. Its site is a copy, so a rehearsal that a person has running in this checkout is not touched.
+Boots real hosts and takes minutes. Its site is a copy: a rehearsal that runs in this checkout is not touched.
 """
 
 from __future__ import annotations

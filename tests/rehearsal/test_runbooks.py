@@ -3,7 +3,7 @@
 ```sh           must exit 0
 ```sh derated   must exit 0, with GPU 2 de-rated by a fan failure first
 ```sh refused   must exit 2 or 10: it shows how the tool says no
-Days 6 and 8 to 10 are run by the rehearsal itself and by the tests of interrupted runs, so their blocks are only parsed here.
+Days 6, 8 and 9 are run by the rehearsal itself and by the tests of interrupted runs.
 """
 
 from __future__ import annotations

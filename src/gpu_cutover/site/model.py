@@ -175,7 +175,6 @@ class Network(Strict):
     inlet_celsius: Annotated[list[Celsius], Field(min_length=2, max_length=2)]
     bmc: Url
     edge_name: HostName
-    apply: bool = False
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
     apply: bool = False
     time_servers: Annotated[list[Text], Field(min_length=1, max_length=8)]
