@@ -57,7 +57,7 @@ def test_a_missing_load_program_is_told() -> None:
 
 
 class Answer(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:  # noqa: N802 - the name is the standard library's
+    def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200 if self.path == "/good" else 500)
         self.end_headers()

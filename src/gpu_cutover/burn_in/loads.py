@@ -29,18 +29,18 @@ class GpuLoad(threading.Thread):
         super().__init__(name=f"load-{gpu}", daemon=True)
         self.command, self.gpu, self.until = command, gpu, until
         self.failures: list[str] = []
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self._lock = threading.Lock()
         self._tflops: list[float] = []
         self._errors = 0
         self._child: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
-        while not self._stop.is_set() and time.time() < self.until:
+        while not self._ending.is_set() and time.time() < self.until:
             code = self._one_run()
-            if code and not self._stop.is_set():
+            if code and not self._ending.is_set():
                 self.failures.append(f"GPU {self.gpu}: the load ended with {code}")
-                self._stop.wait(RESTART_AFTER_S)
+                self._ending.wait(RESTART_AFTER_S)
 
     def _one_run(self) -> int:
         command = expand(self.command, self.gpu, max(1.0, self.until - time.time()))
@@ -50,7 +50,7 @@ class GpuLoad(threading.Thread):
             )
         except OSError as error:
             self.failures.append(f"GPU {self.gpu}: {command[0]}: {error.strerror}")
-            self._stop.wait(RESTART_AFTER_S)
+            self._ending.wait(RESTART_AFTER_S)
             return 0
         for line in self._child.stdout or ():
             self._take(line)
@@ -72,7 +72,7 @@ class GpuLoad(threading.Thread):
 
     def end(self) -> None:
         """Stop the program and everything it started."""
-        self._stop.set()
+        self._ending.set()
         if self._child is not None and self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGTERM)
@@ -86,11 +86,11 @@ class EngineLoad(threading.Thread):
         self.requests, self.interval_s = list(requests), interval_s
         self.sent: dict[str, int] = {}
         self.failed: dict[str, int] = {}
-        self._stop = threading.Event()
+        self._ending = threading.Event()
 
     def run(self) -> None:
         turn = 0
-        while self.requests and not self._stop.wait(self.interval_s):
+        while self.requests and not self._ending.wait(self.interval_s):
             self._send(self.requests[turn % len(self.requests)])
             turn += 1
 
@@ -105,4 +105,4 @@ class EngineLoad(threading.Thread):
             self.failed[url] = self.failed.get(url, 0) + 1
 
     def end(self) -> None:
-        self._stop.set()
+        self._ending.set()
