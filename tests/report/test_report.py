@@ -47,7 +47,7 @@ def test_a_whole_site_fills_every_section(full_site: Path, tmp_path: Path) -> No
     assert "All ten days are behind this site." in html
     assert "chained, signed and unchanged" in section(html, "evidence")
     assert "fan failure: 92 °C" in section(html, "derate")
-    assert "0.62 s" in section(html, "rollbacks")
+    assert "0.620 s" in section(html, "rollbacks")
     assert "simulated libnvidia-ml" in section(html, "standins")
 
 
@@ -161,7 +161,7 @@ def test_figures_and_durations() -> None:
     assert [figure(v, "s") for v in (None, True, 12.345678, 3)] == ["no figure", "yes", "12.35 s", "3 s"]
     assert [seconds(v) for v in (None, 0.421, 31.52, 250, 83000)] == [
         "no data",
-        "0.42 s",
+        "0.421 s",
         "31.5 s",
         "4 min 10 s",
         "23 h 3 min",
@@ -173,3 +173,33 @@ def test_an_axis_encloses_its_figures_with_few_ticks(low: float, high: float) ->
     bottom, top, step = nice_range(low, high)
     assert bottom <= low and top >= high
     assert 1 <= round((top - bottom) / step) <= 9
+
+
+def test_single_timed_requests_become_rows_per_kind_of_work(bare_site: Path) -> None:
+    samples = [
+        {"route": "chat", "workload": "soap", "first_s": 0.1 * n, "total_s": float(n), "error": ""}
+        for n in range(1, 21)
+    ]
+    samples += [{"route": "embed", "workload": "embed", "first_s": None, "total_s": 0.05, "error": ""}]
+    samples += [{"route": "embed", "workload": "embed", "first_s": None, "total_s": None, "error": "503"}]
+    attachment = {"name": "smoke-samples", "content": {"alone": samples, "floor_s": 2}}
+    Ledger.open(bare_site, ticking()).append("gate", "day05", gate(5, [check("a")]), [attachment])
+    assert build(gather(bare_site, "2026-12-24T12:00:00Z"))["latency"] == [
+        {"from": "day05, alone", "route": "chat soap", "cells": [20, "10.0 s", "19.0 s", "20.0 s", "1.90 s"]},
+        {"from": "day05, alone", "route": "embed", "cells": [1, "0.050 s", "0.050 s", "0.050 s", "no data"]},
+    ]
+
+
+def test_a_route_change_says_what_moved_and_whether_it_was_read_back(bare_site: Path) -> None:
+    before, after = {"a": {"chat": "onprem", "audio": "cloud"}}, {"a": {"chat": "cloud", "audio": "cloud"}}
+    data = {"model": "llama", "to": "cloud", "took_s": 0.0172, "before": before, "after": after}
+    ledger = Ledger.open(bare_site, ticking())
+    ledger.append("rollback", "llama", {**data, "readback": {"gw1": after, "gw2": before}})
+    (row,) = build(gather(bare_site, "2026-12-24T12:00:00Z"))["rollbacks"]
+    assert (row["what"], row["routes"], row["change"], row["took"]) == (
+        "model llama",
+        "chat",
+        "onprem → cloud",
+        "0.017 s",
+    )
+    assert row["readback"].startswith("gw1: as ordered, gw2: a: ")

@@ -40,6 +40,7 @@ def names(steps: list[Step]) -> list[str]:
 def test_a_rehearsal_is_ten_days_and_what_comes_after_them(site_dir: Path) -> None:
     steps = names(rehearsal(site_dir)._steps())
     assert steps[:5] == ["prerequisites", "old evidence", "bundle", "twin down first", "twin up"]
+    assert steps.pop(12) == "clinics use the edge"
     assert [name.split(",")[0] for name in steps[5:15]] == [f"day {n}" for n in range(1, 11)]
     assert steps[15:] == [
         "thermal alarm, GPU 2",

@@ -10,7 +10,7 @@ from ..evidence.records import Record
 from ..runs.days import DAYS
 from ..runs.status import duration_s, moment
 from . import plots
-from .figures import figure, numbers, rows, seconds, table, thinned, when
+from .figures import figure, listed, numbers, percentile, rows, seconds, table, thinned, when
 from .gather import Sources
 from .routing import timeline
 from .standins import STAND_INS
@@ -209,15 +209,38 @@ def _curve(
 
 
 def latency(sources: Sources) -> list[dict[str, Any]]:
-    """Rows per route from the latency attachments."""
+    """Rows per route from the latency attachments, and from single timed requests per kind of work."""
     found = []
     for record, content in _attached(sources, _has_rows_with("p50_s", "p95_s")):
         for route, row in table(content.get("routes")).items():
             cells = table(row)
             figures = [cells.get("n"), *(_s(cells.get(key)) for key in ("p50_s", "p95_s", "p99_s", "first_byte_p95_s"))]
-            found.append(
-                {"from": record.name, "route": str(route), "cells": ["no data" if c is None else c for c in figures]}
-            )
+            cells_shown = ["no data" if cell is None else cell for cell in figures]
+            found.append({"from": record.name, "route": str(route), "cells": cells_shown})
+    for record, content in _attached(sources, _is_samples):
+        for phase, samples in content.items():
+            found += _latency_of(f"{record.name}, {phase}", rows(samples))
+    return found
+
+
+def _is_samples(content: Mapping[str, Any]) -> bool:
+    return any("total_s" in sample for value in content.values() for sample in rows(value))
+
+
+def _latency_of(where: str, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per route and kind of work; failed requests have no times and are not counted."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        if not sample.get("error") and isinstance(sample.get("total_s"), int | float):
+            kind = [str(sample.get("route")), str(sample.get("workload") or "")]
+            groups.setdefault(" ".join(dict.fromkeys(part for part in kind if part)), []).append(sample)
+    found = []
+    for name, group in groups.items():
+        totals = [float(sample["total_s"]) for sample in group]
+        firsts = [first for sample in group if (first := numbers([sample.get("first_s")])[0]) is not None]
+        shown = [seconds(percentile(totals, share)) for share in (0.5, 0.95, 0.99)]
+        cells = [len(totals), *shown, seconds(percentile(firsts, 0.95)) if firsts else "no data"]
+        found.append({"from": where, "route": name, "cells": cells})
     return found
 
 
@@ -272,46 +295,59 @@ def _derate(record: Record) -> dict[str, Any]:
         "cause": str(data.get("cause") or "no data"),
         "took": seconds(duration_s(data)),
         "off": ", ".join(str(item) for item in data.get("off") or []) or "none",
-        "displaced": _listed(data.get("displaced")),
+        "displaced": listed(data.get("displaced")),
         "events": [{"at": f"{at:.2f} s", "event": name} for at, name in events],
         "plot": plot,
     }
 
 
-def _listed(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {item}" for key, item in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value) or "none"
-    return "none" if value in (None, "") else str(value)
-
-
 def _route_change(record: Record) -> dict[str, str]:
     data = record.data
-    who = next((f"{key} {_listed(data[key])}" for key in ("tenant", "model") if data.get(key)), "all tenants")
-    readback = table(data.get("readback"))
+    who = next((f"{key} {listed(data[key])}" for key in ("tenant", "tenants", "model") if data.get(key)), "all tenants")
+    before, after = table(data.get("before")), table(data.get("after"))
     return {
         "at": when(record.time),
         "what": who,
-        "routes": _listed(data.get("routes") or data.get("route") or "all"),
-        "change": f"{_listed(data.get('from'))} → {_listed(data.get('to'))}",
+        "routes": listed(data.get("routes") or data.get("route") or _changed(before, after)),
+        "change": f"{listed(data.get('from') or _states(before, after))} → {listed(data.get('to'))}",
         "took": seconds(duration_s(data)),
-        "readback": _listed(readback) if readback else "no data",
+        "readback": _readback(table(data.get("readback")), after),
         "by": record.by,
     }
 
 
+def _moves(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(route, state before) of everything that changed."""
+    return [
+        (str(route), str(table(before.get(tenant)).get(route, "off")))
+        for tenant, routes in after.items()
+        for route, state in table(routes).items()
+        if table(before.get(tenant)).get(route) != state
+    ]
+
+
+def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return sorted({route for route, _ in _moves(before, after)})
+
+
+def _states(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    return sorted({state for _, state in _moves(before, after)})
+
+
+def _readback(readback: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Per gateway: does the table read back from it say what was ordered?"""
+    words = [f"{host}: {'as ordered' if told == after else listed(told)}" for host, told in readback.items()]
+    return ", ".join(words) or "no data"
+
+
 def _drill(record: Record) -> dict[str, str]:
-    data = {key: value for key, value in record.data.items() if key not in ("timeline", "before", "after")}
-    facts = "; ".join(
-        f"{key}: {_listed(value) if not isinstance(value, float) else figure(value)}" for key, value in data.items()
-    )
+    facts = {key: value for key, value in record.data.items() if key not in ("timeline", "before", "after")}
     return {
         "kind": record.kind,
         "name": record.name,
         "at": when(record.time),
         "took": seconds(duration_s(record.data)),
-        "facts": facts,
+        "facts": listed(facts),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,11 +23,11 @@ def figure(value: Any, unit: str = "") -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration for people: 0.42 s, 12.3 s, 4 min 10 s, 23 h 5 min; "no data" for None."""
+    """A duration for people: 0.421 s, 12.3 s, 4 min 10 s, 23 h 5 min; "no data" for None."""
     if value is None:
         return "no data"
     if value < 60:
-        return f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
+        return f"{value:.3f} s" if value < 1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
@@ -37,6 +38,27 @@ def when(value: Any) -> str:
     """UTC to the second: 2026-12-24 10:00:00; "no time" for what is none."""
     at = moment(value)
     return "no time" if at is None else f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def listed(value: Any) -> str:
+    """Plain data in a table's cell: "gw1: requests 40, verdict clean"; "none" for nothing at all."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_item(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(_item(item) for item in value) or "none"
+    return "none" if value in (None, "") else figure(value)
+
+
+def _item(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_item(item)}" for key, item in value.items())
+    return "–" if value is None else listed(value) if isinstance(value, list | tuple) else figure(value)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile of at least one figure."""
+    ordered = sorted(values)
+    return ordered[max(0, min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1))]
 
 
 def rows(value: Any) -> list[Mapping[str, Any]]:

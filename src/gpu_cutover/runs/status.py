@@ -131,9 +131,10 @@ def event(record: Record) -> dict[str, Any]:
 
 
 def duration_s(data: Mapping[str, Any]) -> float | None:
-    """Seconds from `started` to `finished` (ISO texts or epoch seconds), or over a `timeline`; None without an end."""
-    if isinstance(data.get("duration_s"), int | float):
-        return round(float(data["duration_s"]), 3)
+    """What was measured (`took_s`), else `started` to `finished` (ISO or epoch), else over a `timeline`; seconds."""
+    for key in ("took_s", "duration_s"):
+        if isinstance(data.get(key), int | float):
+            return round(float(data[key]), 4)
     begin, end = moment(data.get("started")), moment(data.get("finished"))
     if begin is None or end is None:
         times = [moment(entry.get("t")) for entry in data.get("timeline") or [] if isinstance(entry, Mapping)]
@@ -221,7 +222,7 @@ def _run_lines(run: Mapping[str, Any]) -> list[str]:
 
 
 def _event_line(item: Mapping[str, Any], now_s: float) -> str:
-    took = "" if item["duration_s"] is None else f"{item['duration_s']:.2f} s"
+    took = "" if item["duration_s"] is None else f"{item['duration_s']:.3f} s"
     at = moment(item["at"])
     when = f"{ago(now_s - at)} ago" if at is not None else ""
     return f"  {_short(item['at'])}  {item['kind']:<9}{item['name']:<34}{took:>10}  {when}"

@@ -31,11 +31,12 @@ from ..runs.play_command import run_verb
 from ..runs.record import stamp, write_private
 from ..runs.start import tell
 from ..site import Site, load_site
-from . import base, faults, network
+from . import base, faults, network, standins
 from .lab import load_lab
 from .meter import MemoryMeter
 
 HOT_GPU = 2
+CLINICS_MOVE_ON = 8  # its mirror needs the clinics' traffic; earlier it would disturb what days 5 to 7 measure
 CLOUD_LOG = "/var/lib/twin/cloud.jsonl"
 GUARD_STATUS = ("/opt/gpu-cutover/bin/gpu-cutover-guard", "ctl", "status")
 TIMINGS = Path(".state/rehearsal.json")
@@ -139,7 +140,10 @@ class Rehearsal:
         if not self._resume:
             steps.append(Step("twin down first", lambda: self._tool("twin", "down")))
         steps.append(Step("twin up", lambda: self._tool("twin", "up")))
-        steps += [Step(f"day {day}, {DAYS[day]}", partial(self._day, day)) for day in DAYS if day not in behind]
+        for day in (day for day in DAYS if day not in behind):
+            if day == CLINICS_MOVE_ON:
+                steps.append(Step("clinics use the edge", self._connect_clinics))
+            steps.append(Step(f"day {day}, {DAYS[day]}", partial(self._day, day)))
         first = self._site.spec.first_tenant
         model = next(iter(self._site.spec.routes.values())).model
         return [
@@ -207,6 +211,10 @@ class Rehearsal:
             verdict = finished.run.result.verdict if finished.run.result else None
             raise StepError(code, f"day {day} says {verdict}" if verdict else f"day {day} did not reach its gate")
         return "promote"
+
+    def _connect_clinics(self) -> str:
+        """What happens outside the site before day 8: each clinic gets its certificate and sends to the edge."""
+        return ", ".join(standins.deliver_client_certificates(load_lab(self._site_dir).name, self._site_dir))
 
     def _verb(self, verb: str, **variables: str) -> str:
         finished, subject = run_verb(self._site_dir, verb, variables, sys.stdout)
