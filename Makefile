@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 STAMPS := .work/stamps
 
 # Debian packages: what a rehearsal boots its hosts with, and what the tests look at the report with.
-PACKAGES := python3-venv git openssh-client systemd-container mmdebstrap zstd iproute2 dnsmasq-base util-linux procps nftables
-TEST_PACKAGES := chromium
+PACKAGES := python3-venv git openssh-client systemd-container mmdebstrap zstd iproute2 dnsmasq-base util-linux procps nftables gcc libc6-dev dpkg-dev
+TEST_PACKAGES := chromium haproxy
 
 .PHONY: help setup setup-lint rehearse test test-unit test-twin molecule lint bench clean packages test-packages
 
@@ -30,10 +30,9 @@ packages:
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
 	fi
 
-test-packages: packages
-	@for p in $(TEST_PACKAGES); do command -v $$p >/dev/null || { \
-	  echo "installing $$p"; DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$p \
-	    || echo "no $$p here: the tests that look at the report in a browser are not run"; }; done
+# Chromium looks at the report, HAProxy checks and runs the edge's configuration.
+test-packages:
+	@$(MAKE) --no-print-directory packages PACKAGES="$(PACKAGES) $(TEST_PACKAGES)"
 
 $(STAMPS)/venv: requirements/build.lock requirements/controller.lock pyproject.toml | packages
 	@echo "Python environment $(VENV) from requirements/controller.lock (hashes checked)"
@@ -73,7 +72,7 @@ lint: setup-lint  ## ruff, mypy --strict, ansible-lint (profile production)
 	@$(LINT)/bin/ruff format --check .
 	@$(LINT)/bin/ruff check .
 	@$(LINT)/bin/mypy --strict
-	@PATH="$(CURDIR)/$(LINT)/bin:$$PATH" $(LINT)/bin/ansible-lint --offline -p
+	@PATH="$(CURDIR)/$(LINT)/bin:$$PATH" PYTHONPATH=src $(LINT)/bin/ansible-lint --offline --profile production -q
 
 bench: setup  ## medians of what should be fast
 	@$(BIN)/python bench/bench.py -i $(SITE)

@@ -11,7 +11,8 @@ module: network_facts
 short_description: One host's ports, neighbours, names, clock and inlet air
 description:
   - Reads the state of the given ports (sysfs, ethtool), the switch ports they hang on (lldpd), forward and reverse
-    names through the given resolver, the offset of the clock (SNTP) and, with a management controller, the inlet temperature.
+    names through the given resolver, the offset of the clock (SNTP) and, with a management controller, the inlet
+    temperature.
   - Lets netplan judge a configuration in a scratch directory. Changes nothing.
 author: gpu-cutover
 options:

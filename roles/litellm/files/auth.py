@@ -1,4 +1,4 @@
-"""Who may call this LiteLLM: the users named in LITELLM_CALLERS, on the paths that the router uses. Nobody else has a key.
+"""Who may call this LiteLLM: the users named in LITELLM_CALLERS, on the paths that the router uses.
 
 The instances listen on loopback; the kernel's table of connections says which user holds the other end.
 """
@@ -40,6 +40,7 @@ async def user_api_key_auth(request: Request, api_key: str) -> UserAPIKeyAuth:
     if request.url.path not in PATHS or request.client is None:
         raise HTTPException(404, "no such path here")
     port = int(os.environ["LITELLM_PORT"])
-    if owner(CONNECTIONS.read_text().splitlines(), request.client.port, port) not in user_ids(os.environ["LITELLM_CALLERS"]):
+    allowed = user_ids(os.environ["LITELLM_CALLERS"])
+    if owner(CONNECTIONS.read_text().splitlines(), request.client.port, port) not in allowed:
         raise HTTPException(403, "this user may not call LiteLLM")
     return UserAPIKeyAuth(api_key="caller")

@@ -92,9 +92,7 @@ def allow_inotify_instances(wanted: int = INOTIFY_INSTANCES, limit: Path = INOTI
     except OSError as error:
         fix = f"on the machine itself: sysctl -w fs.inotify.max_user_instances={wanted}"
         raise InputError("this machine", "fs.inotify.max_user_instances", f"{now} is too low for hosts", fix) from error
-    return (
-        f"fs.inotify.max_user_instances raised from {now} to {wanted}: each systemd host needs a dozen"
-    )
+    return f"fs.inotify.max_user_instances raised from {now} to {wanted}: each systemd host needs a dozen"
 
 
 def family_of(suite: str) -> str:
