@@ -15,7 +15,7 @@ from gpu_cutover.report.figures import figure, seconds, thinned
 from gpu_cutover.report.gather import gather
 from gpu_cutover.report.plots import nice_range
 
-from .conftest import check, gate, ticking
+from .conftest import check, derate, gate, telemetry, ticking
 
 SECTIONS = (
     *("days", "targets", "thermal", "latency", "routing", "comparison"),
@@ -83,7 +83,8 @@ def test_a_waived_day_counts_as_behind_and_is_named(bare_site: Path) -> None:
         ledger.append("gate", f"day{day:02d}", gate(day, [check("a")], "hold" if day == 2 else "promote"))
     ledger.append("waiver", "day02", {"day": 2, "by": "Eng Lead", "reason": "LLDP on Friday", "until": "2027-01-08"})
     headline = build(gather(bare_site, "2026-12-24T12:00:00Z"))["headline"]
-    assert headline["sentence"] == "All ten days are behind this site. Day 2 by waiver."
+    assert headline["kind"] == "hold"
+    assert headline["sentence"] == "All ten days are behind this site, but day 2 only by waiver."
 
 
 def test_a_changed_record_is_the_headline(full_site: Path, tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_changed_record_is_the_headline(full_site: Path, tmp_path: Path) -> No
 def test_restated_targets_show_plan_accepted_and_measured(full_site: Path) -> None:
     rows = build(gather(full_site, "2026-12-24T12:00:00Z"))["targets"]["rows"]
     soap = next(row for row in rows if row["title"].startswith("SOAP note of 400"))
-    assert (soap["plan"], soap["measured"], soap["status"]) == ("2 s", "14.2 s", "pass")
+    assert (soap["plan"], soap["measured"], soap["status"]) == ("2 s", "14.2 s (day 5)", "pass")
     assert soap["restated"] and soap["by"]
     assert "no data" in {row["measured"] for row in rows}
 
@@ -158,7 +159,7 @@ def test_thinning_keeps_every_peak() -> None:
 
 
 def test_figures_and_durations() -> None:
-    assert [figure(v, "s") for v in (None, True, 12.345678, 3)] == ["no figure", "yes", "12.35 s", "3 s"]
+    assert [figure(v, "s") for v in (None, True, 12.345678, 3)] == ["no figure", "yes", "12.3457 s", "3 s"]
     assert [seconds(v) for v in (None, 0.421, 31.52, 250, 83000)] == [
         "no data",
         "0.421 s",
@@ -203,3 +204,20 @@ def test_a_route_change_says_what_moved_and_whether_it_was_read_back(bare_site: 
         "0.017 s",
     )
     assert row["readback"].startswith("gw1: as ordered, gw2: a: ")
+
+
+def test_a_later_day_without_a_figure_does_not_hide_an_earlier_one(full_site: Path) -> None:
+    unproven = check("mirror.soap_p95_s", "unproven", None, 20.0, "s")
+    Ledger.open(full_site, ticking()).append("gate", "day08", gate(8, [unproven], "hold"))
+    rows = build(gather(full_site, "2026-12-24T12:00:00Z"))["targets"]["rows"]
+    assert "14.2 s (day 5)" in {row["measured"] for row in rows}
+
+
+def test_every_derate_keeps_its_own_curve_and_a_repeated_day_only_the_last(full_site: Path) -> None:
+    curve = [{"name": "telemetry-gpu1", "content": telemetry("gpu1", 30)}]
+    ledger = Ledger.open(full_site, ticking())
+    ledger.append("gate", "day06", gate(6, [check("a")]), curve)
+    for _ in range(2):
+        ledger.append("derate", "gpu2", derate(), curve)
+    titles = [part["title"] for part in build(gather(full_site, "2026-12-24T12:00:00Z"))["thermal"]]
+    assert titles == ["burn-in, gpu1 (day06)", "burn-in, gpu1 (gpu2)", "burn-in, gpu1 (gpu2)"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..evidence.days import day_states
@@ -15,6 +15,7 @@ from .gather import Sources
 from .routing import timeline
 from .standins import STAND_INS
 
+FEW_MARKS = 3
 MARKS = {"pass": "✓", "fail": "✕", "unproven": "?"}
 
 
@@ -53,8 +54,10 @@ def headline(days: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, s
     behind = [day for day in days if day["verdict"] == "promote" or day["waived"]]
     waived = [str(day["number"]) for day in days if day["verdict"] != "promote" and day["waived"]]
     if len(behind) == len(days):
-        note = f" Day {', '.join(waived)} by waiver." if waived else ""
-        return {"kind": "promote", "word": "Promoted", "sentence": f"All ten days are behind this site.{note}"}
+        if waived:
+            sentence = f"All ten days are behind this site, but day {', '.join(waived)} only by waiver."
+            return {"kind": "hold", "word": "Promoted with waivers", "sentence": sentence}
+        return {"kind": "promote", "word": "Promoted", "sentence": "All ten days are behind this site."}
     first = next(day for day in days if day not in behind)
     if first["verdict"] is None:
         sentence = f"{len(behind)} of ten days are behind this site; next is day {first['number']}, {first['title']}."
@@ -108,10 +111,10 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
 
 def targets(sources: Sources, gates: Mapping[int, Record]) -> dict[str, Any]:
     """Plan, accepted and measured, and the bars of measured/accepted."""
-    measured = dict(_measured(sources.targets, gates))
+    measured = _measured(sources.targets, gates)
     listed, bars = [], []
     for target in sources.targets:
-        check = measured.get(target["name"])
+        day, check = measured.get(target["name"], (None, None))
         unit = target["unit"] if target["unit"] not in ("ratio", "sessions") else ""
         value = check.get("figure") if check else None
         listed.append(
@@ -122,7 +125,7 @@ def targets(sources: Sources, gates: Mapping[int, Record]) -> dict[str, Any]:
                 "restated": bool(target["reason"]),
                 "reason": target["reason"],
                 "by": target["by"],
-                "measured": figure(value, unit) if check else "no data",
+                "measured": f"{figure(value, unit)} (day {day})" if check else "no data",
                 "mark": MARKS.get(str(check.get("status")), "?") if check else "?",
                 "status": str(check.get("status")) if check else "no data",
             }
@@ -139,22 +142,27 @@ def targets(sources: Sources, gates: Mapping[int, Record]) -> dict[str, Any]:
 
 def _measured(
     wanted: Sequence[Mapping[str, Any]], gates: Mapping[int, Record]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+) -> dict[str, tuple[int, Mapping[str, Any]]]:
+    """{target: (day, check)}: the last day that has a figure for it, else the last that asked for one."""
+    found: dict[str, tuple[int, Mapping[str, Any]]] = {}
     for number in sorted(gates):
         for check in rows(gates[number].data.get("checks")):
             for target in wanted:
-                if str(check.get("id")).endswith(target["name"]):
-                    yield target["name"], check
+                known = found.get(target["name"])
+                fits = str(check.get("id")).endswith(target["name"])
+                if fits and (known is None or check.get("figure") is not None or known[1].get("figure") is None):
+                    found[target["name"]] = (number, check)
+    return found
 
 
 def _attached(sources: Sources, fits: Callable[[Mapping[str, Any]], bool]) -> list[tuple[Record, Mapping[str, Any]]]:
     """Attachments of a shape, whatever their name; of a day that was run again only the last run's."""
-    newest: dict[tuple[str, str], tuple[Record, Mapping[str, Any]]] = {}
+    newest: dict[tuple[str | int, str], tuple[Record, Mapping[str, Any]]] = {}
     for record in sources.records:
         for item in record.attachments:
             content = table(sources.attachments.get(item.sha256))
             if fits(content):
-                newest[(record.name, item.name)] = (record, content)
+                newest[(record.name if record.kind == "gate" else record.sequence, item.name)] = (record, content)
     return list(newest.values())
 
 
@@ -204,7 +212,10 @@ def _curve(
         if (at := moment(mark.get("t"))) is not None and times[0] <= at <= times[-1]
     ]
     svg = plots.both_widths(lambda width: plots.lines(width, label, unit, series, floor, marks))
-    words += [f"! {mark.words} at {seconds(mark.at)}" for mark in marks]
+    if len(marks) <= FEW_MARKS:
+        words += [f"! {mark.words} at {seconds(mark.at)}" for mark in marks]
+    else:
+        words.append(f"! {len(marks)} events, listed in the record's timeline")
     return {"title": title, "svg": svg, "words": "; ".join(words)}
 
 

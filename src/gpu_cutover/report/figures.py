@@ -18,7 +18,7 @@ def figure(value: Any, unit: str = "") -> str:
         return "no figure"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
     return f"{shown} {unit}".rstrip()
 
 

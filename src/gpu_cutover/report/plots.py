@@ -192,15 +192,19 @@ def _spread(marks: Sequence[Mark], x_of: Callable[[float], float]) -> list[tuple
 
 
 def steps(width: int, label: str, events: Sequence[tuple[float, str]]) -> str:
-    """Events on one line: seconds since the first, and a number that the table explains."""
-    height = 64
+    """Events on one line: seconds since the first; numbers, where there is room, that the table explains."""
+    height = 78
     x_of = _scale(0, max(events[-1][0], 0.001), 16, width - 24)
     body = [f'<line class="axis" x1="{x_of(0):.1f}" x2="{width - 24}" y1="34" y2="34"/>']
+    last = {22: -99.0, 54: -99.0}  # where the last number above and below the line stands
     for number, (at, _) in enumerate(events, 1):
-        lift = 0 if number % 2 else 26
-        body.append(f'<circle class="dot c0" cx="{x_of(at):.1f}" cy="34" r="5"/>')
-        body.append(_text(x_of(at), 22 + lift + (6 if lift else 0), str(number), "middle", "strong"))
-    body.append(_text(width - 24, 62, f"{events[-1][0]:.1f} s", "end"))
+        x = x_of(at)
+        body.append(f'<circle class="dot c0" cx="{x:.1f}" cy="34" r="5"/>')
+        y = next((y for y, taken in last.items() if x - taken >= 18), None)
+        if y is not None:
+            last[y] = x
+            body.append(_text(x, y, str(number), "middle", "strong"))
+    body.append(_text(width - 24, 74, f"{events[-1][0]:.1f} s", "end"))
     return svg(width, height, label, body)
 
 
