@@ -57,6 +57,15 @@ def test_a_day_opens_only_behind_a_promoted_or_waived_one(entries: list[Any], da
     assert (refusal(records(*entries), day, TODAY) is None) == opens
 
 
+@pytest.mark.parametrize(("status", "opens"), [("fail", False), ("unproven", True)])
+def test_no_waiver_covers_a_critical_difference_that_was_found(status: str, opens: bool) -> None:
+    check = {"id": "mirror.chat.critical", "status": status}
+    held = ("gate", {"day": 8, "verdict": "fail", "checks": [check]})
+    why = refusal(records(held, waiver(8, TODAY)), 9, TODAY)
+    assert (why is None) == opens
+    assert opens or "cannot be waived" in str(why)
+
+
 def test_a_refusal_says_which_gate_why_and_how_to_go_on() -> None:
     words = refusal(records(gate(3, "fail", "driver.loaded", "nccl.busbw")), 4, TODAY)
     assert words is not None

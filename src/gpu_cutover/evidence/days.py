@@ -36,10 +36,12 @@ class DayState:
     open_checks: tuple[str, ...] = ()
     sequence: int | None = None
     waiver: Waiver | None = None
+    critical: tuple[str, ...] = ()
 
     def opens_next(self, today: date) -> bool:
-        """True when the day after this one may start."""
-        return self.verdict == "promote" or (self.waiver is not None and self.waiver.valid(today))
+        """True when the day after this one may start. No waiver covers a critical difference that was found."""
+        waived = self.waiver is not None and self.waiver.valid(today) and not self.critical
+        return self.verdict == "promote" or waived
 
 
 def day_states(records: Sequence[Record]) -> dict[int, DayState]:
@@ -57,6 +59,7 @@ def day_state(records: Sequence[Record], day: int) -> DayState:
         open_checks=_open_checks(gate.data.get("checks", [])) if gate else (),
         sequence=gate.sequence if gate else None,
         waiver=_waiver(waiver) if waiver else None,
+        critical=_critical(gate.data.get("checks", [])) if gate else (),
     )
 
 
@@ -67,6 +70,13 @@ def refusal(records: Sequence[Record], day: int, today: date) -> str | None:
     before = day_state(records, day - 1)
     if before.opens_next(today):
         return None
+    if before.critical:
+        return (
+            f"Day {day} may not start: {_standing(before, today)}.\n"
+            f"A critical difference ({', '.join(before.critical)}) cannot be waived: correct the model or its prompt,\n"
+            f"then run day {before.day} again:\n"
+            f"  gpu-cutover day {before.day} -i SITE"
+        )
     return (
         f"Day {day} may not start: {_standing(before, today)}.\n"
         f"To go on, run day {before.day} until its gate promotes:\n"
@@ -94,6 +104,12 @@ def _last(records: Sequence[Record], kind: str, day: int) -> Record | None:
 
 def _open_checks(checks: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(check.get("id")) for check in checks if check.get("status") != "pass")
+
+
+def _critical(checks: Sequence[Any]) -> tuple[str, ...]:
+    """Checks of clinical safety (a changed dose, number, negation, drug) that were proven bad, not merely unproven."""
+    failed = (str(check.get("id")) for check in checks if check.get("status") == "fail")
+    return tuple(name for name in failed if name.split(".")[-1] == "critical")
 
 
 def _waiver(record: Record) -> Waiver:
