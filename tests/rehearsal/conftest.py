@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MODEL = "whisper-large-v3"  # the model that a rehearsal and the runbook roll back
 COMMAND = str(Path(sys.executable).parent / "gpu-cutover")
 
 
@@ -41,6 +42,27 @@ class RehearsedSite:
 
     def day(self, number: int) -> subprocess.CompletedProcess[str]:
         return self.run("day", str(number), "-i", str(self.directory), "--yes")
+
+    def bring_back_the_first_tenant(self) -> None:
+        """From wherever an earlier test left it: no model rolled back, the first tenant on-prem, as day 9 leaves it."""
+        given = self.run(
+            "play", "rollback", "-i", str(self.directory), "-e", f"model={MODEL}", "-e", "clear=true", "--yes"
+        )
+        assert given.returncode == 0, given.stdout + given.stderr
+        again = self.day(9)
+        assert again.returncode == 0, again.stdout[-3000:] + again.stderr
+
+    def load_gpu(self, gpu: int, seconds: int) -> None:
+        """Keep one GPU busy: a fan that stands still heats nothing on an idle board."""
+        unit = ["systemd-run", "--quiet", "--collect", "tensor-load", "--gpu", str(gpu), "--seconds", str(seconds)]
+        started = self.run("twin", "shell", "-i", str(self.directory), "gpu1", *unit)
+        assert started.returncode == 0, started.stderr
+
+    def guard(self) -> dict[str, Any]:
+        """What the guard says of itself."""
+        asked = ["/opt/gpu-cutover/bin/gpu-cutover-guard", "ctl", "status"]
+        shown = self.run("twin", "shell", "-i", str(self.directory), "gpu1", *asked)
+        return dict(json.loads(shown.stdout)) if shown.stdout.startswith("{") else {}
 
     def status(self) -> dict[str, Any]:
         shown = self.run("status", "-i", str(self.directory), "--json")

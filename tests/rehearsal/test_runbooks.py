@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,37 @@ def execute(site: RehearsedSite, text: str, directory: Path) -> subprocess.Compl
     )
 
 
+def wait_until_the_guard_derates(site: RehearsedSite, gpu: int) -> None:
+    site.load_gpu(gpu, 60)
+    broken = site.run("twin", "fault", "fan-failure", str(gpu), "-i", str(site.directory))
+    assert broken.returncode == 0, broken.stderr
+    for _ in range(60):
+        guard = site.guard()
+        if guard.get("derated") == gpu and not guard.get("changing"):
+            return
+        time.sleep(1)
+    raise AssertionError(f"the guard did not take GPU {gpu} out: {site.guard()}")
+
+
+def wait_until_cool(site: RehearsedSite) -> None:
+    site.run("twin", "fault", "clear", "-i", str(site.directory))
+    for _ in range(90):
+        if not site.guard().get("not_restorable"):
+            return
+        time.sleep(1)
+    raise AssertionError(f"not restorable: {site.guard().get('not_restorable')}")
+
+
 @pytest.mark.parametrize("page", [p for p in RUNBOOKS if p.name not in RUN_ELSEWHERE], ids=lambda page: page.stem)
 def test_the_blocks_of_the_page_do_what_it_says(rehearsed: RehearsedSite, page: Path, tmp_path: Path) -> None:
     assert blocks(page), f"{page.name} has no command block"
     for kind, text in blocks(page):
-        if kind == "derated" and "derate" in text:
-            broken = rehearsed.run("twin", "fault", "fan-failure", "2", "-i", str(rehearsed.directory))
-            assert broken.returncode == 0, broken.stderr
-        if kind == "derated" and "restore" in text:
-            rehearsed.run("twin", "fault", "clear", "-i", str(rehearsed.directory))
+        if kind == "derated" and "play derate" in text:
+            wait_until_the_guard_derates(rehearsed, gpu=2)
+        if kind == "derated" and "play restore" in text:
+            wait_until_cool(rehearsed)
+        if page.name == "day-10.md":
+            rehearsed.bring_back_the_first_tenant()
         done = execute(rehearsed, text, tmp_path)
         expected = {2, 10} if kind == "refused" else {0}
         assert done.returncode in expected, f"{page.name}\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
