@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from ..catalog import load_catalog
 from ..errors import InputError
+from ..site import Site, load_site
 from .days import Subject, checkout_of, require_site_dir, verb_playbook
 from .engine import Finished, Order, execute
 from .start import add_common_arguments, confirm, tell
+from .verbs import Known, check_variables
 
 _VARIABLE = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -36,15 +39,26 @@ def run(args: argparse.Namespace) -> int:
     site_dir = require_site_dir(args.inventory)
     variables = parse_variables(args.variables)
     verb_playbook(checkout_of(site_dir), args.name)
-    from ..site import load_site  # late: wrong words on the command line are told without loading a site
-
     site = load_site(site_dir)
+    check_variables(args.name, variables, known_of(site))
     if not args.check and not args.yes:
         words = " ".join([args.name, *(f"{key}={value}" for key, value in variables.items())])
         confirm(f"start {words}", site.hosts)
     stream = sys.stderr if args.json else sys.stdout
     finished, subject = run_verb(site_dir, args.name, variables, stream, check=args.check)
     return tell(finished, subject, site_dir, args.json, stream)
+
+
+def known_of(site: Site) -> Known:
+    """What a verb's variables may name on this site."""
+    spec = site.spec
+    routed = {route.model for route in spec.routes.values()}
+    aliased = {model for routes in spec.aliases.values() for model in routes.values()}
+    return Known(
+        policies={name: tenant.policy for name, tenant in spec.tenants.items()},
+        models=frozenset(routed | aliased),
+        gpu_count=load_catalog().tiers[spec.tier].gpu_count,
+    )
 
 
 def parse_variables(pairs: list[str]) -> dict[str, str]:
