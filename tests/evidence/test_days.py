@@ -118,6 +118,8 @@ def waive(site: Path, *arguments: str) -> int:
 def test_a_waiver_is_recorded_signed_and_opens_the_next_day(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     today = utc_now().date()
     until = (today + timedelta(days=2)).isoformat()
+    (tmp_path / "group_vars" / "all").mkdir(parents=True)
+    (tmp_path / "group_vars" / "all" / "site.yml").write_text("site: {}\n")
     Ledger.open(tmp_path).append("gate", "day03", {"day": 3, "verdict": "hold", "checks": []})
     assert waive(tmp_path, "3", "--reason", "NCCL re-run on Monday", "--by", "R. Weiss", "--until", until) == 0
     assert "day 3 is waived by R. Weiss" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from ..errors import EXIT_DONE, InputError
+from ..site import is_site
 from .days import FIRST_DAY, LAST_DAY, day_state
 from .ledger import Ledger, utc_now
 
@@ -22,11 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Record the waiver. Raises InputError for a day out of range, empty words or a date that is no future day."""
+    """Record the waiver.
+
+    Raises InputError for a day out of range, empty words, a date that is no future day, or a directory that is no site.
+    """
     today = utc_now().date()
     day = day_of(args.day)
     data = waiver_data(day, args.reason, args.by, args.until, today)
-    ledger = Ledger.open(Path(args.inventory))
+    site_dir = Path(args.inventory)
+    if not is_site(site_dir):  # or a ledger would begin there
+        problem = "not a site: group_vars/all/site.yml is missing"
+        raise InputError(str(site_dir), "-i", problem, "give the site's directory, for example -i inventory/twin")
+    ledger = Ledger.open(site_dir)
     state = day_state(ledger.records(), day)
     record = ledger.append("waiver", f"day{day:02d}", {**data, "verdict": state.verdict, "gate": state.sequence})
     print(f"recorded {record.file}: day {day} is waived by {data['by']} until {data['until']}: {data['reason']}")
