@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 SOURCES = CHECKOUT / "twin"
 CLOUD_NAMES = ("api.openai.com", "api.cohere.com")
 ROUTE_WEIGHTS = {"chat": 3, "soap": 2, "embed": 2, "rerank": 2, "reason": 1, "audio": 1, "vision": 1}
-CLINIC_RATE_PER_S = 6.0  # two cores run everything else too
+CLINIC_RATE_PER_S = 8.0
 MACHINE_TOOLS = ("dmidecode", "ipmitool", "nvme", "lspci", "ethtool")
 DIMM_GIB = 64
 CA_LIFE = datetime.timedelta(days=3650)
