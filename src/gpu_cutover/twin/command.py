@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verb("heal", "plug a host's network cable in again", host=True)
     verb("crash", "cut a host's power; its disk stays", host=True)
     verb("start", "switch a host on again with its disk", host=True)
+    verb("clinics", "before day 8: give the clinics their certificates, so that they begin to send")
     # no prefix character: every word, options too, goes to the faults' own parser, which is imported only then
     fault = verbs.add_parser("fault", help="inject a fault", add_help=False, prefix_chars="\0")
     fault.add_argument("rest", nargs=argparse.REMAINDER)
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
         return _shell(lab, lab.host(args.host), args.argv)
     if args.verb == "up":
         return _up_from_terminal(lab, _suite(lab, args.suite))
+    if args.verb == "clinics":
+        return _connect_clinics(lab)
     with locked(lab):
         if args.verb == "down":
             down(lab, say)
@@ -248,6 +251,14 @@ def _on_host(verb: str, lab: Lab, host: Host) -> None:
         return
     {"cut": network.cut, "heal": network.heal, "crash": hosts.crash}[verb](lab, host)
     say(f"{host.name}: {verb}")
+
+
+def _connect_clinics(lab: Lab) -> int:
+    """Each clinic gets its certificate and begins to send to the edge."""
+    from .standins import deliver_client_certificates  # late: it brings the libraries that make certificates
+
+    say(f"the clinics send: {', '.join(deliver_client_certificates(lab.name, lab.site_dir))}")
+    return EXIT_DONE
 
 
 def _shell(lab: Lab, host: Host, argv: Sequence[str]) -> int:
