@@ -23,6 +23,9 @@ def connect(edge: Edge, certificate: Path | None) -> http.client.HTTPSConnection
     return http.client.HTTPSConnection("127.0.0.1", edge.port, timeout=5, context=context)
 
 
+FIRST_BYTES = 16_384
+
+
 def ask(
     edge: Edge,
     name: str = "doc-zam.clinic.test",
@@ -32,9 +35,12 @@ def ask(
     **headers: str,
 ) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
     connection = connect(edge, edge.ca.issue(name))
-    connection.request(
-        method, path, body=body, headers={key.replace("_", "-"): value for key, value in headers.items()}
-    )
+    connection.putrequest(method, path)
+    connection.putheader("content-length", str(len(body or b"")))
+    for key, value in headers.items():
+        connection.putheader(key.replace("_", "-"), value)
+    # Of a big body only the beginning: the edge judges by the declared length and hangs up on whoever goes on sending.
+    connection.endheaders((body or b"")[:FIRST_BYTES])
     answer = connection.getresponse()
     content = answer.read()
     connection.close()
@@ -99,9 +105,9 @@ def test_answers_do_not_show_what_is_behind(edge: Edge) -> None:
         ({"body": b"x" * 1001}, 413),
         ({"path": "/audio", "body": b"x" * 1001}, 200),
         ({"path": "/audio", "body": b"x" * 1_000_001}, 413),
-        ({"body": None}, 200),  # http.client sends content-length: 0
+        ({"body": b""}, 200),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_only_bounded_posts_to_the_declared_paths_pass(edge: Edge, request_of: dict[str, Any], status: int) -> None:
     assert ask(edge, **request_of)[0] == status
