@@ -35,7 +35,7 @@ def ask(
     **headers: str,
 ) -> tuple[int, dict[str, Any], http.client.HTTPMessage]:
     connection = connect(edge, edge.ca.issue(name))
-    connection.putrequest(method, path)
+    connection.putrequest(method, path, skip_host=any(key.lower() == "host" for key in headers))
     connection.putheader("content-length", str(len(body or b"")))
     for key, value in headers.items():
         connection.putheader(key.replace("_", "-"), value)
