@@ -135,6 +135,18 @@ def full_site(bare_site: Path) -> Path:
     return bare_site
 
 
+@pytest.fixture
+def held_site(bare_site: Path) -> Path:
+    """Day 1 promoted; day 2 held, then failed: three hosts, a check open on gw1, one failed on the whole site."""
+    ledger = Ledger.open(bare_site, ticking(), by="ana")
+    ledger.append("gate", "day01", gate(1, [check("a", host="gpu1")]))
+    ledger.append("gate", "day02", gate(2, [check("link.up", "unproven", None, host="gw1")], "hold"))
+    same = [check(name, host=host) for host in ("gpu1", "gw1", "mon1") for name in ("link.up", "dns")]
+    open_check = check("clock", "unproven", None, host="gw1")
+    ledger.append("gate", "day02", gate(2, [*same, open_check, check("seal", "fail", 2)], "fail"))
+    return bare_site
+
+
 def checks_of(day: int) -> list[dict]:
     common = [check(f"day{day}.one", host="gpu1"), check(f"day{day}.two", figure=12.345678, limit=20.0, unit="s")]
     if day == 5:

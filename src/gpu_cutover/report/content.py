@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..evidence.days import day_states
 from ..evidence.records import Record
+from ..guard.decide import Policy
 from ..runs.days import DAYS
-from ..runs.status import duration_s, moment
+from ..runs.status import duration_s, moment, routing
 from . import plots
-from .figures import figure, listed, numbers, percentile, rows, seconds, table, thinned, when
+from .figures import figure, listed, measured, numbers, percentile, rounded, rows, seconds, table, thinned, when
 from .gather import Sources
 from .routing import timeline
 from .standins import STAND_INS
 
-FEW_MARKS = 3
+STATES = {"onprem": "on-prem", "off": "not served"}
+GUARD = Policy()
+WHAT = {"burn-in": "Burn-in", "derate": "De-rate", "restore": "Restore"}
+SAMPLE_S = 2.0  # an event this long after the last sample still stands at the end of its curve
+STEPS = ("current placement ", "engine ", "stopped ", "started ", "healthy ")
 MARKS = {"pass": "✓", "fail": "✕", "unproven": "?"}
 
 
@@ -30,6 +35,7 @@ def build(sources: Sources) -> dict[str, Any]:
         "made": when(sources.made),
         "problems": sources.problems,
         "headline": headline(days, sources),
+        "now": now(sources),
         "days": days,
         "targets": targets(sources, gates),
         "thermal": thermal(sources),
@@ -62,34 +68,61 @@ def headline(days: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, s
     if first["verdict"] is None:
         sentence = f"{len(behind)} of ten days are behind this site; next is day {first['number']}, {first['title']}."
         return {"kind": "hold", "word": "Under way", "sentence": sentence}
-    open_checks = [check for check in first["checks"] if check["status"] != "pass"]
+    open_checks = sorted((check for check in first["checks"] if check["status"] != "pass"), key=_open_first)
     because = " {sentence}: {figure}, {limit}.".format(**open_checks[0]) if open_checks else ""
     word = "Failed" if first["verdict"] == "fail" else "On hold"
     sentence = f"Day {first['number']}, {first['title']}, says {first['verdict']}.{because}"
     return {"kind": str(first["verdict"]), "word": word, "sentence": sentence}
 
 
+def now(sources: Sources) -> list[tuple[str, str]]:
+    """(tenant, where it is answered after the last record); a synthetic tenant serves nobody and is left out."""
+    found = []
+    for tenant, routes in sorted(routing(sources.records).items()):
+        if table(sources.tenants.get(tenant)).get("synthetic"):
+            continue
+        states = sorted(set(routes.values()), key=list(routes.values()).count, reverse=True)
+        others = [f"{route} {STATES.get(state, state)}" for route, state in routes.items() if state != states[0]]
+        words = STATES.get(states[0], states[0]) if states else "no route"
+        found.append((tenant, words + (f" ({', '.join(others)})" if others else "")))
+    return found
+
+
 def _day(number: int, gates: Mapping[int, Record], records: Sequence[Record]) -> dict[str, Any]:
     gate = gates.get(number)
     state = day_states(records)[number]
-    attempts = sum(record.kind == "gate" and record.data.get("day") == number for record in records)
+    attempts = [record for record in records if record.kind == "gate" and record.data.get("day") == number]
+    checks = [_check(check) for check in rows(gate.data.get("checks"))] if gate else []
     return {
         "number": number,
         "title": DAYS[number],
         "verdict": state.verdict,
         "at": when(gate.time) if gate else "",
         "took": seconds(duration_s(gate.data)) if gate else "",
-        "attempts": attempts,
+        "open": state.verdict not in ("promote", None),
+        "earlier": [f"{r.data.get('verdict')} {when(r.time)} (record {r.sequence})" for r in attempts[:-1]],
         "record": gate.sequence if gate else None,
         "waived": f"by {state.waiver.by} until {state.waiver.until}: {state.waiver.reason}" if state.waiver else "",
-        "checks": _checks(gate) if gate else [],
+        "checks": checks,
+        "passed": sum(check["status"] == "pass" for check in checks),
+        "hosts": _by_host(checks),
     }
 
 
-def _checks(gate: Record) -> list[dict[str, Any]]:
-    """What failed, then what is unproven, then what passed; each in the gate's own order."""
-    listed = [_check(check) for check in rows(gate.data.get("checks"))]
-    return sorted(listed, key=lambda check: (check["status"] == "pass", check["status"] != "fail"))
+def _by_host(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The checks of each host, of the whole site under "": hosts with open checks first, in them open checks first."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for check in sorted(checks, key=_open_first):
+        groups.setdefault(check["host"], []).append(check)
+    return [
+        {"host": host, "checks": group, "passed": sum(check["status"] == "pass" for check in group)}
+        for host, group in groups.items()
+    ]
+
+
+def _open_first(check: Mapping[str, Any]) -> tuple[bool, bool]:
+    """What failed, then what is unproven, then what passed."""
+    return check["status"] == "pass", check["status"] != "fail"
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +135,7 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
         "mark": MARKS.get(status, "?"),
         "id": str(check.get("id")),
         "host": str(check.get("host") or ""),
-        "figure": figure(check.get("figure"), unit),
+        "figure": measured(check.get("figure"), unit, limit),
         "limit": "–" if limit is None else f"{relation} {figure(limit, unit)}".strip(),
         "source": str(check.get("source") or ""),
         "sentence": str(check.get("sentence") or ""),
@@ -110,49 +143,68 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def targets(sources: Sources, gates: Mapping[int, Record]) -> dict[str, Any]:
-    """Plan, accepted and measured, and the bars of measured/accepted."""
-    measured = _measured(sources.targets, gates)
+    """Plan, accepted and measured, and the bars of measured/accepted. Every day that measured one is told; the worst
+    of them is drawn and gives the status, so that a light load on a later day cannot hide what a heavy one showed."""
     listed, bars = [], []
     for target in sources.targets:
-        day, check = measured.get(target["name"], (None, None))
+        found = _measured(target["name"], gates)
         unit = target["unit"] if target["unit"] not in ("ratio", "sessions") else ""
-        value = check.get("figure") if check else None
+        accepted, plan = figure(target["accepted"], unit), figure(target["plan"], unit)
+        told = [f"{measured(c.get('figure'), unit, target['accepted'])} (day {day})" for day, c in found]
+        worst = _worst(target, [check for _, check in found])
+        value = worst.get("figure") if worst else None
         listed.append(
             {
                 "title": target["title"],
-                "plan": figure(target["plan"], unit),
-                "accepted": figure(target["accepted"], unit),
+                "plan": plan,
+                "accepted": accepted,
                 "restated": bool(target["reason"]),
                 "reason": target["reason"],
                 "by": target["by"],
-                "measured": f"{figure(value, unit)} (day {day})" if check else "no data",
-                "mark": MARKS.get(str(check.get("status")), "?") if check else "?",
-                "status": str(check.get("status")) if check else "no data",
+                "measured": told or ["no data"],
+                "mark": MARKS.get(str(worst.get("status")), "?") if worst else "?",
+                "status": str(worst.get("status")) if worst else "no data",
+                "of_plan": _of_plan(target, value) if target["reason"] else "",
             }
         )
-        if check and isinstance(value, int | float) and not isinstance(value, bool):
-            accepted, plan = figure(target["accepted"], unit), figure(target["plan"], unit)
-            words = f"{figure(value, unit)} of {accepted} accepted, plan {plan}"
-            good = check.get("status") == "pass"
-            bars.append((target["title"], value / target["accepted"], target["plan"] / target["accepted"], words, good))
+        if worst and _is_number(value):
+            words = f"{measured(value, unit, target['accepted'])} of {accepted} accepted, plan {plan}"
+            shares = (value / target["accepted"], target["plan"] / target["accepted"])
+            bars.append((target["title"], *shares, words, worst.get("status") == "pass"))
     label = "Measured figures as a share of the accepted target: " + "; ".join(f"{b[0]}: {b[3]}" for b in bars)
     plot = plots.both_widths(lambda width: plots.shares(width, label, bars)) if bars else ""
     return {"rows": listed, "plot": plot}
 
 
-def _measured(
-    wanted: Sequence[Mapping[str, Any]], gates: Mapping[int, Record]
-) -> dict[str, tuple[int, Mapping[str, Any]]]:
-    """{target: (day, check)}: the last day that has a figure for it, else the last that asked for one."""
-    found: dict[str, tuple[int, Mapping[str, Any]]] = {}
-    for number in sorted(gates):
-        for check in rows(gates[number].data.get("checks")):
-            for target in wanted:
-                known = found.get(target["name"])
-                fits = str(check.get("id")).endswith(target["name"])
-                if fits and (known is None or check.get("figure") is not None or known[1].get("figure") is None):
-                    found[target["name"]] = (number, check)
-    return found
+def _of_plan(target: Mapping[str, Any], value: Any) -> str:
+    """A restated target that passes may still miss the plan: say so beside its status."""
+    if not _is_number(value):
+        return ""
+    met = value <= target["plan"] if target["better"] == "lower" else value >= target["plan"]
+    return "plan met" if met else "plan missed"
+
+
+def _measured(name: str, gates: Mapping[int, Record]) -> list[tuple[int, Mapping[str, Any]]]:
+    """(day, check) of every day that judged this target; without a figure only where no day has one."""
+    asked = [
+        (number, check)
+        for number in sorted(gates)
+        for check in rows(gates[number].data.get("checks"))
+        if str(check.get("id")).endswith(f".{name}")
+    ]
+    return [(day, check) for day, check in asked if check.get("figure") is not None] or asked[-1:]
+
+
+def _worst(target: Mapping[str, Any], checks: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of the checks with a number the one furthest on the wrong side; without a number the first that did not pass."""
+    known = [check for check in checks if _is_number(check.get("figure"))]
+    if known:
+        return (max if target["better"] == "lower" else min)(known, key=lambda check: float(check["figure"]))
+    return min(checks, key=lambda check: str(check.get("status")) == "pass", default=None)
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _attached(sources: Sources, fits: Callable[[Mapping[str, Any]], bool]) -> list[tuple[Record, Mapping[str, Any]]]:
@@ -175,23 +227,89 @@ def _has_rows_with(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 def thermal(sources: Sources) -> list[dict[str, Any]]:
-    """A temperature plot, and where known a margin plot, for every telemetry attachment."""
-    found = []
-    for record, content in _attached(sources, _is_telemetry):
-        floor = content.get("margin_floor_celsius", sources.limits.get("thermal_margin_min_celsius"))
-        parts = [
-            _curve(content, "temperature_celsius", "GPU temperature", "°C"),
-            _curve(content, "margin_celsius", "Margin to the slowdown limit", "°C", floor),
-            _curve(content, "power_w", "GPU power", "W"),
-            _curve(content, "tflops", "GPU throughput", "TFLOP/s"),
+    """Margin, temperature, power and throughput of every telemetry; what a longer one holds too is left out."""
+    curves = _attached(sources, _is_telemetry)
+    return [
+        _thermal(record, content, [other for _, other in curves if _within(other, content)], sources)
+        for record, content in curves
+        if not any(_within(content, other) for _, other in curves)
+    ]
+
+
+def _thermal(
+    record: Record, content: Mapping[str, Any], inside: Sequence[Mapping[str, Any]], sources: Sources
+) -> dict[str, Any]:
+    limits = _limits(content, sources)
+    marks = _marks(content, inside)
+
+    def curves(*wanted: tuple[str, str, str]) -> list[dict[str, str]]:
+        drawn = [_curve(content, *one, marks, limits if one[0] == "margin_celsius" else ()) for one in wanted]
+        return [curve for curve in drawn if curve]
+
+    begun = next((at for at in numbers(content.get("t")) if at is not None), None)
+    what = "De-rate and restore" if inside else WHAT.get(str(content.get("what")), content.get("what") or record.kind)
+    return {
+        "title": f"{what}, {content.get('host') or 'host unknown'} (record {record.sequence})",
+        "at": when(begun),
+        "plots": curves(
+            ("margin_celsius", "Margin left to the maximum operating temperature", "°C"),
+            ("temperature_celsius", "GPU temperature", "°C"),
+        ),
+        "more": curves(("power_w", "GPU power", "W"), ("tflops", "GPU throughput", "TFLOP/s")),
+        "key": [f"{mark.letter} {plots.elapsed(mark.at)}: {mark.words}" for mark in marks],
+    }
+
+
+def _within(content: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Does another, longer curve of the same host show all of this one?"""
+    mine, theirs = ([at for at in numbers(curve.get("t")) if at is not None] for curve in (content, other))
+    guards = {content.get("what"), other.get("what")} <= {"derate", "restore"}
+    if not mine or not theirs or not guards or content.get("host") != other.get("host"):
+        return False
+    return theirs[0] <= mine[0] and mine[-1] <= theirs[-1] and theirs[-1] - theirs[0] > mine[-1] - mine[0]
+
+
+def _limits(content: Mapping[str, Any], sources: Sources) -> list[tuple[float, str]]:
+    """A burn-in is judged by the site's margin, a de-rate by the guard's own."""
+    if content.get("what") in ("derate", "restore"):
+        return [
+            (GUARD.act_margin_celsius, f"{GUARD.act_margin_celsius:g} °C: guard acts"),
+            (GUARD.critical_margin_celsius, f"{GUARD.critical_margin_celsius:g} °C: critical"),
         ]
-        title = f"{content.get('what') or record.kind}, {content.get('host') or 'host unknown'} ({record.name})"
-        found.append({"title": title, "at": when(record.time), "plots": [part for part in parts if part]})
-    return found
+    floor = content.get("margin_floor_celsius", sources.limits.get("thermal_margin_min_celsius"))
+    return [(float(floor), f"limit {floor:g} °C")] if _is_number(floor) else []
+
+
+def _marks(content: Mapping[str, Any], inside: Sequence[Mapping[str, Any]]) -> list[plots.Mark]:
+    """The events of a telemetry as marks in seconds since its first sample; the steps between are in the timeline."""
+    times = [at for at in numbers(content.get("t")) if at is not None]
+    told = [mark for curve in (*inside, content) for mark in rows(curve.get("marks"))]
+    events = {(at, str(mark.get("event"))) for mark in told if (at := moment(mark.get("t"))) is not None}
+    return [
+        plots.Mark(min(at, times[-1]) - times[0], letter, event)
+        for at, event in sorted(events)
+        if times and times[0] <= at <= times[-1] + SAMPLE_S and (letter := _letter(event))
+    ]
+
+
+def _letter(event: str) -> str:
+    """The guard's events that a plot marks; "" for the steps that lie between them, "!" for what is no guard's step."""
+    if event.startswith(("derate ", "restore ")):
+        return event[0].upper()
+    if event.startswith("level "):
+        return "W" if "→ watch" in event and "normal" in event else ""
+    if event.startswith("placement ") and event.endswith("complete"):
+        return "C"
+    return "" if event.startswith(STEPS) else "!"
 
 
 def _curve(
-    content: Mapping[str, Any], key: str, title: str, unit: str, floor: float | None = None
+    content: Mapping[str, Any],
+    key: str,
+    title: str,
+    unit: str,
+    marks: Sequence[plots.Mark],
+    limits: Sequence[tuple[float, str]],
 ) -> dict[str, str] | None:
     times = [at for at in numbers(content.get("t")) if at is not None]
     gpus = table(content.get("gpus"))
@@ -202,21 +320,17 @@ def _curve(
         if points:
             ys = [y for _, y in points]
             series.append(plots.Series(f"GPU {name}", points))
-            words.append(f"GPU {name} {min(ys):.1f} to {max(ys):.1f} {unit}")
+            words.append(f"GPU {name} {_range(ys)}")
     if not series:
         return None
-    label = f"{title} over {seconds(times[-1] - times[0])}: {', '.join(words)}"
-    marks = [
-        plots.Mark(at - times[0], "!", str(mark.get("event")))
-        for mark in rows(content.get("marks"))
-        if (at := moment(mark.get("t"))) is not None and times[0] <= at <= times[-1]
-    ]
-    svg = plots.both_widths(lambda width: plots.lines(width, label, unit, series, floor, marks))
-    if len(marks) <= FEW_MARKS:
-        words += [f"! {mark.words} at {seconds(mark.at)}" for mark in marks]
-    else:
-        words.append(f"! {len(marks)} events, listed in the record's timeline")
-    return {"title": title, "svg": svg, "words": "; ".join(words)}
+    label = f"{title} over {seconds(times[-1] - times[0])}: {', '.join(words)} {unit}"
+    svg = plots.both_widths(lambda width: plots.lines(width, label, unit, series, limits, marks))
+    return {"title": f"{title}, {unit}", "svg": svg, "words": f"{', '.join(words)} {unit}"}
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = rounded(min(values)), rounded(max(values))
+    return low if low == high else f"{low} to {high}"
 
 
 def latency(sources: Sources) -> list[dict[str, Any]]:
@@ -231,7 +345,7 @@ def latency(sources: Sources) -> list[dict[str, Any]]:
     for record, content in _attached(sources, _is_samples):
         for phase, samples in content.items():
             found += _latency_of(f"{record.name}, {phase}", rows(samples))
-    return found
+    return sorted(found, key=lambda row: str(row["from"]))
 
 
 def _is_samples(content: Mapping[str, Any]) -> bool:
@@ -280,7 +394,7 @@ def comparison(sources: Sources) -> dict[str, Any]:
 
 def _compared(row: Mapping[str, Any]) -> dict[str, str]:
     shown = {
-        key: figure(row[key]) if row.get(key) is not None else "no data" for key in ("n", "score", "bound", "margin")
+        key: measured(row[key]) if row.get(key) is not None else "no data" for key in ("n", "score", "bound", "margin")
     }
     critical = row.get("critical")
     return {
@@ -294,7 +408,9 @@ def _compared(row: Mapping[str, Any]) -> dict[str, str]:
 def _derate(record: Record) -> dict[str, Any]:
     data = record.data
     points = [(moment(entry.get("t")), str(entry.get("event"))) for entry in rows(data.get("timeline"))]
-    known = sorted((at, words) for at, words in points if at is not None)
+    # A restore's list still holds the de-rate before it.
+    begun = moment(data.get("started")) if record.kind == "restore" else None
+    known = sorted((at, words) for at, words in points if at is not None and (begun is None or at >= begun - SAMPLE_S))
     events = [(at - known[0][0], words) for at, words in known]
     words = "; ".join(f"{number}. {name} at {at:.2f} s" for number, (at, name) in enumerate(events, 1))
     plot = plots.both_widths(lambda width: plots.steps(width, f"Timeline: {words}", events)) if len(events) > 1 else ""
@@ -352,14 +468,24 @@ def _readback(readback: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 
 
 def _drill(record: Record) -> dict[str, str]:
-    facts = {key: value for key, value in record.data.items() if key not in ("timeline", "before", "after")}
+    told = ("timeline", "before", "after", "took_s", "duration_s")
+    facts = {key: value for key, value in record.data.items() if key not in told}
     return {
         "kind": record.kind,
         "name": record.name,
         "at": when(record.time),
-        "took": seconds(duration_s(record.data)),
+        "took": seconds(_lasted(record.data)),
         "facts": listed(facts),
     }
+
+
+def _lasted(data: Mapping[str, Any]) -> float | None:
+    """A watch says its times per gateway: the longest of them."""
+    known = [duration_s(data)]
+    known += [
+        duration_s({**table(part), "finished": table(part).get("ended")}) for part in data.values() if table(part)
+    ]
+    return max((duration for duration in known if duration is not None), default=None)
 
 
 def _waiver(record: Record) -> dict[str, str]:

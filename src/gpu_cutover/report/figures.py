@@ -10,10 +10,13 @@ from typing import Any
 from ..runs.status import moment
 
 MAX_POINTS = 360
+DIGITS = 3
+SHORT_S = 0.0995  # told in ms from here down
+MOMENTS = frozenset({"started", "finished", "ended", "deadline"})  # told by the columns "when" and "took"
 
 
 def figure(value: Any, unit: str = "") -> str:
-    """A figure with its unit; "no figure" for None, yes and no for booleans."""
+    """A declared figure (a limit, a count) with its unit and all its digits; "no figure" for None, yes and no."""
     if value is None:
         return "no figure"
     if isinstance(value, bool):
@@ -22,10 +25,44 @@ def figure(value: Any, unit: str = "") -> str:
     return f"{shown} {unit}".rstrip()
 
 
+def measured(value: Any, unit: str = "", limit: Any = None) -> str:
+    """A measured figure with its unit, to 3 digits; to more where those would hide its side of the limit."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return figure(value, unit)
+    if unit == "s" and 0 < abs(value) < SHORT_S:
+        return _short(value)
+    against = float(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else None
+    texts = [rounded(value, digits) for digits in range(DIGITS, 16)]
+    shown = next(
+        (text for text in texts if against is None or _side(float(text), against) == _side(value, against)), ""
+    )
+    return f"{shown or repr(value)} {unit}".rstrip()
+
+
+def rounded(value: float, digits: int = DIGITS) -> str:
+    """To significant digits, never with an exponent below a million: 37.9, 0.0912, 351, 12600."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    text = f"{value:.{max(places, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _side(value: float, limit: float) -> int:
+    return (value > limit) - (value < limit)
+
+
+def _short(value: float) -> str:
+    """Less than 0.1 s, in the unit that has no leading zeros: 91.2 ms, 1 µs."""
+    return f"{rounded(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{rounded(value * 1e6)} µs"
+
+
 def seconds(value: float | None) -> str:
-    """A duration for people: 0.421 s, 12.3 s, 4 min 10 s, 23 h 5 min; "no data" for None."""
+    """A duration for people: 12.4 ms, 0.421 s, 12.3 s, 4 min 10 s, 23 h 5 min; "no data" for None."""
     if value is None:
         return "no data"
+    if 0 < value < SHORT_S:
+        return _short(value)
     if value < 60:
         return f"{value:.3f} s" if value < 1 else f"{value:.2f} s" if value < 10 else f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
@@ -43,16 +80,29 @@ def when(value: Any) -> str:
 def listed(value: Any) -> str:
     """Plain data in a table's cell: "gw1: requests 40, verdict clean"; "none" for nothing at all."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_item(item)}" for key, item in value.items()) or "none"
+        return ", ".join(f"{_name(key)}: {_item(item, key)}" for key, item in value.items() if _said(key)) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(_item(item) for item in value) or "none"
-    return "none" if value in (None, "") else figure(value)
+    return "none" if value in (None, "") else measured(value)
 
 
-def _item(value: Any) -> str:
+def _item(value: Any, key: Any = "") -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_item(item)}" for key, item in value.items())
-    return "–" if value is None else listed(value) if isinstance(value, list | tuple) else figure(value)
+        told = [
+            f"{_name(name)} {_item(item, name)}" for name, item in value.items() if item is not None and _said(name)
+        ]
+        return "; ".join(told) or "none"
+    if isinstance(value, list | tuple):
+        return listed(value)
+    return "–" if value is None else measured(value, "s" if str(key).endswith("_s") else "")
+
+
+def _name(key: Any) -> str:
+    return str(key).removesuffix("_s").replace("_", " ")
+
+
+def _said(key: Any) -> bool:
+    return key not in MOMENTS
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -24,17 +24,20 @@ def timeline(sources: Sources) -> dict[str, Any]:
     ]
     changes = _changes(records)
     if not changes:
-        return {"plot": "", "changes": [], "letters": []}
+        return {"plot": "", "letters": []}
     begin, end = _span(records)
     marks = [
         plots.Mark(_at(r), MARKED[r.kind], f"{r.kind} {r.name}, {when(r.time)}") for r in records if r.kind in MARKED
     ]
     lanes = _lanes(changes, sources, begin, end)
+    if not lanes:
+        return {"plot": "", "letters": []}
     label = "Where each tenant's routes were answered: " + "; ".join(
         f"{tenant} ends with " + ", ".join(f"{route} {segments[-1].state}" for route, segments in group)
         for tenant, group in lanes
     )
-    plot = plots.both_widths(lambda width: plots.lanes(width, label, lanes, marks))
+    drawn = [(tenant, together(group)) for tenant, group in lanes]
+    plot = plots.both_widths(lambda width: plots.lanes(width, label, drawn, marks))
     used = [letter for letter in WORDS if any(mark.letter == letter for mark in marks)]
     return {
         "plot": plot,
@@ -76,6 +79,7 @@ def _lanes(
     changes: Changes, sources: Sources, begin: float, end: float
 ) -> list[tuple[str, list[tuple[str, list[plots.Segment]]]]]:
     tenants = list(dict.fromkeys([*sources.cutover_order, *sorted({tenant for tenant, _ in changes})]))
+    tenants = [tenant for tenant in tenants if not table(sources.tenants.get(tenant)).get("synthetic")]
     lanes = []
     for tenant in tenants:
         group = [
@@ -84,6 +88,24 @@ def _lanes(
         if group:
             lanes.append((tenant, group))
     return lanes
+
+
+def together(group: list[tuple[str, list[plots.Segment]]]) -> list[tuple[str, list[plots.Segment]]]:
+    """Routes with one and the same history share a lane: "all 6", or "other 5" where one went its own way."""
+    histories: list[tuple[list[str], list[plots.Segment]]] = []
+    for route, segments in group:
+        known = next((routes for routes, other in histories if other == segments), None)
+        if known is None:
+            histories.append(([route], segments))
+        else:
+            known.append(route)
+    if len(histories) == 1 and len(group) > 1:
+        return [(f"all {len(group)}", histories[0][1])]
+    widest = max(histories, key=lambda entry: len(entry[0]))
+    apart = [(route, segments) for routes, segments in histories if routes is not widest[0] for route in routes]
+    if len(widest[0]) == 1:
+        return [*apart, (widest[0][0], widest[1])]
+    return [*apart, (f"other {len(widest[0])}", widest[1])]
 
 
 def _segments(history: list[tuple[float, str]], begin: float, end: float) -> list[plots.Segment]:
