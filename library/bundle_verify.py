@@ -45,6 +45,10 @@ apt_current:
   description: Whether apt's list of the bundle's packages is the present one.
   type: bool
   returned: when the bundle is mounted
+wrong_input:
+  description: True where a file is missing, altered or not listed. The run then ends with exit code 2.
+  type: bool
+  returned: on such a failure
 """
 
 
@@ -58,7 +62,7 @@ def main() -> None:
     except InputError as error:
         if module.check_mode and not (root / MANIFEST).exists():
             module.exit_json(changed=False, apt_current=False, reading={"error": f"not mounted yet: {error}"})
-        module.fail_json(msg=str(error), reading={"error": str(error)})
+        module.fail_json(msg=str(error), wrong_input=True, reading={"error": str(error)})
     if not found["read_only"]:
         problem = f"{root} is not mounted read-only: a host could alter what others install"
         module.fail_json(msg=f"{problem}. Fix: mount it with the option ro", reading={"error": problem})

@@ -38,4 +38,8 @@ refused:
   description: True when the day may not start.
   type: bool
   returned: when refused
+wrong_input:
+  description: True when the ledger cannot be read. The run then ends with exit code 2.
+  type: bool
+  returned: on failure
 """

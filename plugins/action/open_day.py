@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
         try:
             reason = refusal(read_status(site_dir_of(task_vars or {})), day, now.date())
         except (InputError, Refused) as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, wrong_input=isinstance(error, InputError), msg=str(error))
             return result
         if reason is None:
             result["msg"] = f"Day {day} may start"

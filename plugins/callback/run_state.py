@@ -49,6 +49,7 @@ class CallbackModule(CallbackBase):
         self._started = 0.0
         self._failures: dict[str, dict[str, str]] = {}
         self._unreachable: dict[str, str] = {}
+        self._wrong_input: set[str] = set()
         self._verdict: str | None = None
         self._refusal = ""
         if not tie_to_controller():
@@ -101,6 +102,8 @@ class CallbackModule(CallbackBase):
         self._host_done(result)
         if self._run:
             host = result.host.get_name()
+            if result.result.get("wrong_input") is True:
+                self._wrong_input.add(host)
             self._failures[host] = {
                 "host": host,
                 "role": self._run.role,
@@ -121,7 +124,7 @@ class CallbackModule(CallbackBase):
         failures = [failure for host, failure in self._failures.items() if host in failed_hosts]
         self._end(
             Result(
-                state=self._state(bool(failures)),
+                state=self._state({failure["host"] for failure in failures}),
                 verdict=self._verdict,
                 message=self._refusal or (failures[0]["message"] if failures else ""),
                 failures=failures,
@@ -141,6 +144,7 @@ class CallbackModule(CallbackBase):
         self._lock = SiteLock(site_dir, about)
         os.environ["GPU_CUTOVER_RUN"] = run_id
         self._failures, self._unreachable, self._verdict, self._refusal = {}, {}, None, ""
+        self._wrong_input = set()
         check = bool(context.CLIARGS.get("check"))
         self._run = Run(run_id, subject.name, subject.day, check, who(), self._pid, started=now, updated=now)
         self._folder = runs_dir(site_dir) / run_id
@@ -160,11 +164,13 @@ class CallbackModule(CallbackBase):
         if data.get("refused") is True:
             self._refusal = _message(data)
 
-    def _state(self, failed: bool) -> str:
+    def _state(self, failed: set[str]) -> str:
         if self._refusal:
             return "refused"
         if self._unreachable:
             return "unreachable"
+        if failed and failed <= self._wrong_input:
+            return "wrong_input"
         return "failed" if failed and self._verdict is None else "done"
 
     def _elapsed(self) -> float:

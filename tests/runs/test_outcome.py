@@ -38,6 +38,8 @@ def a_run(result: Result | None, day: int | None = 4, check: bool = False) -> Ru
         (Result("interrupted"), 4, False, 30),
         (Result("unreachable", changed=0), 4, False, 2),
         (Result("unreachable", changed=1), 4, False, 30),
+        (Result("wrong_input", changed=0), 4, False, 2),
+        (Result("wrong_input", changed=1), 4, False, 30),
         (None, 4, False, 30),
     ],
 )
@@ -53,6 +55,7 @@ def test_exit_codes(result: Result | None, day: int | None, check: bool, code: i
         ("ssh: Could not resolve hostname gw1: Name or service not known", "its name has no address"),
         ("root@10.0.0.1: Permission denied (publickey).", "SSH refused the key"),
         ("ssh: connect to host 10.0.0.1 port 22: No route to host", "cannot be reached (ssh: connect to host"),
+        ("Task failed: Failed to connect to the host via ssh: timed out", "cannot be reached (timed out)"),
     ],
 )
 def test_an_unreachable_host_is_told_with_its_fix(words: str, told: str) -> None:

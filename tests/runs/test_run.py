@@ -49,6 +49,18 @@ REFUSED = """
         - name: Open the day
           answer: {failed: true, refused: true, msg: "Day 5 may not start"}
     """
+WRONG_INPUT = """
+    # Day 5: wrong input
+    - name: Day 5
+      hosts: gpu:gateway
+      gather_facts: false
+      tasks:
+        - name: Verify
+          answer:
+            failed: true
+            wrong_input: "{{ %s or inventory_hostname == 'gw1' }}"
+            msg: "SHA256SUMS: bin/uv: was altered"
+    """
 
 # The same call as `gpu-cutover day`, without loading a declared site (its own tests are in tests/site).
 DAY = """
@@ -196,6 +208,14 @@ def test_a_refused_day_says_why_and_exits_10(lab: Lab) -> None:
     returned, output = finish(start_day(lab, 5))
     assert returned == 10, output
     assert "refused: Day 5 may not start" in output
+
+
+@pytest.mark.parametrize(("others", "code"), [("true", 2), ("false", 30)])
+def test_wrong_input_that_a_task_finds_exits_2_where_it_is_the_only_failure(lab: Lab, others: str, code: int) -> None:
+    lab.playbook("day05_wrong", WRONG_INPUT % others)
+    returned, output = finish(start_day(lab, 5))
+    assert returned == code, output
+    assert "gw1: task 'Verify' failed: SHA256SUMS: bin/uv: was altered" in output
 
 
 def test_a_broken_playbook_is_an_error_with_ansibles_words(lab: Lab) -> None:

@@ -33,14 +33,14 @@ _UNREACHABLE: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def exit_code(run: Run) -> int:
-    """0 promote or done, 10 hold or refused, 20 fail, 2 a host out of reach before anything changed, else 30.
+    """0 promote or done, 10 hold or refused, 20 fail, 2 wrong input or no such host before anything changed, else 30.
 
     A dry run that went through is done, whatever it predicts: nothing was judged.
     """
     result = run.result
     if result is None:
         return EXIT_ERROR
-    if result.state == "unreachable":
+    if result.state in ("unreachable", "wrong_input"):
         return EXIT_USAGE if result.changed == 0 else EXIT_ERROR
     if result.state == "refused":
         return EXIT_HOLD
@@ -57,7 +57,7 @@ def unreachable_help(host: str, message: str, site_dir: Path) -> str:
     for signs, problem, fix in _UNREACHABLE:
         if any(sign in lower for sign in signs):
             return f"{host}: {problem}. Fix: {fix.format(host=host, site=site_dir)}"
-    words = " ".join(message.split())[-200:]
+    words = " ".join(message.split()).rpartition("via ssh: ")[2][-200:]
     return (
         f"{host}: cannot be reached ({words}). Fix: see that it runs and that its address in {site_dir}/hosts.yml "
         f"is right; the rehearsal's hosts start with: gpu-cutover twin up -i {site_dir}"

@@ -61,7 +61,11 @@ def new_id(name: str, now: float, pid: int) -> str:
 
 @dataclass(slots=True)
 class Result:
-    """How a run ended. `state`: done, failed, refused, unreachable, interrupted, error; `verdict` only after a gate."""
+    """How a run ended; `verdict` only after a gate.
+
+    `state`: done, failed, refused, unreachable, wrong_input (each failure is about what a person gave), interrupted,
+    error.
+    """
 
     state: str
     verdict: str | None = None

@@ -214,7 +214,7 @@ def _run_lines(run: Mapping[str, Any]) -> list[str]:
     if "sentence" in run:
         return [f"run: {run['sentence']}"]
     last = run.get("last")
-    if not last or last["result"] not in ("failed", "error", "unreachable"):
+    if not last or last["result"] not in ("failed", "error", "unreachable", "wrong_input"):
         return ["run: none"]
     role = f"role {last['role']}, " if last["role"] else ""
     where = f" at {role}task {last['task']}" if last["task"] else ""
