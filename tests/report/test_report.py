@@ -251,7 +251,9 @@ def test_promoted_days_are_closed_and_held_ones_open(held_site: Path, tmp_path: 
 
 
 def test_checks_stand_under_their_hosts_and_open_ones_first(held_site: Path, tmp_path: Path) -> None:
-    _, body = days(page(held_site, tmp_path))[2]
+    html = page(held_site, tmp_path)
+    assert "The figure of seal against its limit: 2, at most 1." in html
+    _, body = days(html)[2]
     hosts = re.findall(r'scope="rowgroup">([^<]+) <span>(\d+ of \d+) passed', body)
     assert hosts == [("whole site", "0 of 1"), ("gw1", "2 of 3"), ("gpu1", "2 of 2"), ("mon1", "2 of 2")]
     assert body.index("The figure of seal") < body.index("The figure of clock") < body.index("The figure of link.up")

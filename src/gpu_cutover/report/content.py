@@ -69,10 +69,15 @@ def headline(days: Sequence[Mapping[str, Any]], sources: Sources) -> dict[str, s
         sentence = f"{len(behind)} of ten days are behind this site; next is day {first['number']}, {first['title']}."
         return {"kind": "hold", "word": "Under way", "sentence": sentence}
     open_checks = sorted((check for check in first["checks"] if check["status"] != "pass"), key=_open_first)
-    because = " {sentence}: {figure}, {limit}.".format(**open_checks[0]) if open_checks else ""
+    because = _because(open_checks[0]) if open_checks else ""
     word = "Failed" if first["verdict"] == "fail" else "On hold"
     sentence = f"Day {first['number']}, {first['title']}, says {first['verdict']}.{because}"
     return {"kind": str(first["verdict"]), "word": word, "sentence": sentence}
+
+
+def _because(check: Mapping[str, Any]) -> str:
+    where = f" on {check['host']}" if check["host"] else ""
+    return f" {check['sentence']}: {check['figure']}{where}, {check['limit']}."
 
 
 def now(sources: Sources) -> list[tuple[str, str]]:
