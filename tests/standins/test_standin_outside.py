@@ -219,7 +219,7 @@ def test_a_tensor_load_heats_its_gpu_alone(driver: Driver) -> None:
 def test_what_lies_on_each_host(tmp_path: Path) -> None:
     (tmp_path / "records").symlink_to(SITE_DIR / "records")
     files = {host: standins.files_for(host, site(), tmp_path) for host in ("gpu1", "gw1", "cloud", "clinic")}
-    authority = (tmp_path / ".state/lab/cloud-ca.pem").read_bytes()
+    authority = (tmp_path / ".state/lab/outside/ca.pem").read_bytes()
     assert files["gw1"]["/usr/local/share/ca-certificates/twin-cloud.crt"].content == authority
     assert files["cloud"]["/etc/twin/cloud.key"].mode == 0o600
     assert "/usr/local/share/ca-certificates/twin-cloud.crt" not in files["clinic"]

@@ -65,6 +65,21 @@ def ensure(
     return stale
 
 
+def server_pair(directory: Path, site: str, name: str, names: tuple[str, ...], now: datetime) -> tuple[Path, Path]:
+    """`name`.crt and `name`.key of a further server under the directory's CA, for these names and addresses.
+
+    Both, and the CA, are made when missing or about to expire. Raises InputError when the CA's files cannot be read.
+    """
+    authority = _load_authority(directory) or _new_authority(directory, site, now)
+    leaf = Leaf(names[0], names)
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    if not (_good(certificate, authority, leaf, now) and key.exists()):
+        issued, private = _issue(authority, leaf, ExtendedKeyUsageOID.SERVER_AUTH, now)
+        _write(key, private)
+        _write(certificate, issued)
+    return certificate, key
+
+
 def _stale(directory: Path, authority: Authority, server: Leaf, tenants: Mapping[str, str], now: datetime) -> list[str]:
     stale = [] if _good(directory / "server.pem", authority, server, now) else ["server.pem"]
     for name, common_name in sorted(tenants.items()):

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import json
-import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping
@@ -17,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from ..catalog import Catalog, load_catalog
 from ..errors import InputError
+from ..pki.authority import server_pair
 from .base import cache_directory
 from .lab import LABS, load_lab
 from .network import run_in_host
@@ -37,7 +32,6 @@ ROUTE_WEIGHTS = {"chat": 3, "soap": 2, "embed": 2, "rerank": 2, "reason": 1, "au
 CLINIC_RATE_PER_S = 8.0
 MACHINE_TOOLS = ("dmidecode", "ipmitool", "nvme", "lspci", "ethtool")
 DIMM_GIB = 64
-CA_LIFE = datetime.timedelta(days=3650)
 
 
 @dataclass(frozen=True)
@@ -277,7 +271,8 @@ def _clinic(site: Mapping[str, Any], site_dir: Path) -> dict[str, StandinFile]:
 
 def _trust(site_dir: Path) -> dict[str, StandinFile]:
     """The twin's own CA among the system's authorities: in production the cloud's and the BMC's are there already."""
-    authority = StandinFile(_authority(site_dir)[0].read_bytes())
+    _certificate(site_dir, "cloud", CLOUD_NAMES)  # makes the CA on first use
+    authority = StandinFile((_outside(site_dir) / "ca.pem").read_bytes())
     unit = _unit(
         "twin-trust",
         "The twin's CA is trusted (twin)",
@@ -338,98 +333,10 @@ def _state(site_dir: Path) -> Path:
     return directory
 
 
-def _authority(site_dir: Path) -> tuple[Path, Path]:
-    """The twin's CA (`cloud-ca.pem`), made once per site."""
-    certificate, key = _state(site_dir) / "cloud-ca.pem", _state(site_dir) / "cloud-ca.key"
-    if not certificate.exists():
-        private = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gpu-cutover twin: the outside world")])
-        made = (
-            _builder(name, name, private.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
-        )
-        _write(key, _pem(private))
-        _write(certificate, made.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return certificate, key
-
-
 def _certificate(site_dir: Path, name: str, names: tuple[str, ...]) -> tuple[Path, Path]:
-    """A server certificate under the twin's CA for these names, made once."""
-    certificate, key = _state(site_dir) / f"{name}.crt", _state(site_dir) / f"{name}.key"
-    if certificate.exists() and _covers(certificate, names):
-        return certificate, key
-    authority_path, authority_key_path = _authority(site_dir)
-    authority = x509.load_pem_x509_certificate(authority_path.read_bytes())
-    signer = serialization.load_pem_private_key(authority_key_path.read_bytes(), password=None)
-    if not isinstance(signer, ec.EllipticCurvePrivateKey):
-        raise InputError(
-            str(authority_key_path), "key", "is not the twin's key", f"remove {authority_path} and this file"
-        )
-    private = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
-    made = (
-        _builder(subject, authority.subject, private.public_key())
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([_general_name(one) for one in names]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-    )
-    _write(key, _pem(private))
-    _write(certificate, made.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    return certificate, key
+    """A server of the outside world under the twin's own CA, which its hosts trust as they trust public ones."""
+    return server_pair(_outside(site_dir), "twin, outside world", name, names, datetime.datetime.now(datetime.UTC))
 
 
-def _covers(certificate: Path, names: tuple[str, ...]) -> bool:
-    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
-    found = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    given = {*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress))}
-    return set(names) <= given
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-def _usage(signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs,
-        crl_sign=signs,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + CA_LIFE)
-    )
-
-
-def _pem(private: ec.EllipticCurvePrivateKey) -> bytes:
-    return private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(path.suffix + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    temporary.replace(path)
+def _outside(site_dir: Path) -> Path:
+    return _state(site_dir) / "outside"
