@@ -103,15 +103,20 @@ def _coverage(gates: Mapping[str, Any], mirror: Mapping[str, Any], why: str, hos
 def _latency(plan: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str) -> list[Check]:
     by_workload = _mapping(mirror.get("latency"))
     soap, audio = _mapping(by_workload.get("soap")), _mapping(by_workload.get("audio"))
+    # Notes and recordings are as long as the clinics made them: only the first token measures a target of the plan.
+    # Notes of 400 tokens and recordings of 10 minutes are timed on day 5; longer than those targets nothing may take.
     figures = {
-        "soap_p95_s": (soap.get("p95_s"), "SOAP notes under the clinics' own load, p95"),
-        "soap_first_token_p95_s": (soap.get("first_byte_p95_s"), "first token of SOAP notes, p95"),
-        "whisper_p95_s": (audio.get("p95_s"), "recordings under the clinics' own load, p95"),
+        "soap_first_token_p95_s": ("soap_first_token_p95_s", soap.get("first_byte_p95_s"), "first token of SOAP notes"),
+        "soap_own_length": ("soap_p95_s", soap.get("p95_s"), "whole SOAP notes at the clinics' own length"),
+        "audio_own_length": ("whisper_p95_s", audio.get("p95_s"), "recordings at the clinics' own length"),
     }
     return [
-        at_most(f"mirror.{name}", figure, _accepted(plan, name), "s", "site.targets", sentence, host, why)
-        for name, (figure, sentence) in figures.items()
-    ]
+        at_most(
+            f"mirror.{name}", figure, _accepted(plan, target), "s", "site.targets",
+            f"{sentence}, under the clinics' own load, p95", host, why,
+        )
+        for name, (target, figure, sentence) in figures.items()
+    ]  # fmt: skip
 
 
 def _capacity(plan: Mapping[str, Any], readings: Mapping[str, Any], host: str) -> list[Check]:
