@@ -110,6 +110,7 @@ def test_a_stack_as_planned_is_promoted() -> None:
         (("stack", "gw1", "edge", "unknown_path"), 200, "fail", "edge.unknown_path"),
         (("stack", "gw1", "edge", "get"), 200, "fail", "edge.get"),
         (("stack", "gw1", "edge", "good"), 403, "fail", "edge.reaches_router"),
+        (("stack", "gw1", "edge", "good"), "no router", "fail", "edge.reaches_router"),
         (("stack", "gw1", "edge"), {"error": "no openssl"}, "hold", "edge.foreign_authority"),
         (("stack", "gw1", "litellm", "onprem"), "URLError", "fail", "litellm.onprem"),
         (("stack", "gw1", "litellm"), {}, "hold", "litellm.cloud"),

@@ -87,6 +87,9 @@ def _engine(planned: Mapping[str, Any], model: str, host: str, reading: Mapping[
     return found
 
 
+EDGE_REFUSALS = (403, 404, 405, 413, 502, 504)  # what HAProxy answers by itself
+
+
 def _gateway(host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
     if why:
         return [unproven("stack.gateway", CONTRACT, "the gateway was read", host, why)]
@@ -115,8 +118,8 @@ def _edge(host: str, reading: Mapping[str, Any]) -> list[Check]:
             ("get", "405", "anything but POST is refused"),
         )
     ]
-    # The probe's body is empty: off (503, before day 5) and "not a request" (400) are the router's answers too.
-    reached = None if _answered(good) is None else good in (200, 400, 503)
+    # The probe's body is empty: off (503), "not a request" (400) and an engine's 422 all come from behind the edge.
+    reached = None if _answered(good) is None else str(good).isdigit() and good not in EDGE_REFUSALS
     sentence = f"the synthetic tenant reaches its router (answered {good})"
     return [
         *found,

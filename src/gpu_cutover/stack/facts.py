@@ -25,6 +25,7 @@ from typing import Any
 
 PROBE_S = 5.0
 REFUSED = "refused"
+NO_ROUTER = b"no router is ready"  # in the edge's own 503, role edge
 SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)", re.IGNORECASE)
 # Made at every start and known to nobody: it opens nothing outside its own process.
 OWN_SECRETS = frozenset({"LITELLM_MASTER_KEY"})
@@ -126,6 +127,21 @@ def secret_names(pid: str) -> dict[str, Any]:
 # --- the edge --------------------------------------------------------------------------------------------------------
 
 
+def _whole(tls: ssl.SSLSocket) -> bytes:
+    """The answer until its end. A refused certificate is an error at the first byte; later, an abrupt end is an end."""
+    answer = b""
+    while True:
+        try:
+            part = tls.recv(4096)
+        except OSError:
+            if not answer:
+                raise
+            return answer
+        if not part:
+            return answer
+        answer += part
+
+
 def edge_answer(address: str, port: int, ca: str, certificate: str | None, method: str, path: str) -> int | str:
     """The edge's HTTP status for an empty request; `refused` when TLS is; `unreachable: …` when nobody answers."""
     context = ssl.create_default_context(cafile=ca)
@@ -140,11 +156,13 @@ def edge_answer(address: str, port: int, ca: str, certificate: str | None, metho
         with raw, context.wrap_socket(raw) as tls:
             request = f"{method} {path} HTTP/1.1\r\nhost: probe\r\ncontent-length: 2\r\nconnection: close\r\n"
             tls.sendall(f"{request}content-type: application/json\r\n\r\n{{}}".encode())
-            line = tls.recv(64)
+            line = _whole(tls)
     except TimeoutError as error:
         return f"unreachable: {told(error)}"
     except (ssl.SSLError, OSError):
         return REFUSED
+    if NO_ROUTER in line:
+        return "no router"
     match = re.match(rb"HTTP/1\.[01] (\d{3})", line)
     return int(match[1]) if match else REFUSED
 
