@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,11 @@ def test_certificates_are_made_once_and_for_the_cloud_s_names(tmp_path: Path) ->
     first = standins._certificate(tmp_path, "cloud", standins.CLOUD_NAMES)[0].read_bytes()
     assert standins._certificate(tmp_path, "cloud", standins.CLOUD_NAMES)[0].read_bytes() == first
     assert standins._certificate(tmp_path, "cloud", ("other.test",))[0].read_bytes() != first
+
+
+def test_hosts_that_are_prepared_side_by_side_share_one_authority(tmp_path: Path) -> None:
+    (tmp_path / "records").symlink_to(SITE_DIR / "records")
+    with ThreadPoolExecutor(max_workers=5) as pool:
+        laid = list(pool.map(lambda host: standins.files_for(host, site(), tmp_path), ["gw1", "mon1", "cloud"] * 3))
+    trusted = {files["/usr/local/share/ca-certificates/twin-cloud.crt"].content for files in laid[::3]}
+    assert trusted == {(tmp_path / ".state/lab/outside/ca.pem").read_bytes()}

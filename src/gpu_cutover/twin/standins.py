@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+import threading
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -333,9 +334,13 @@ def _state(site_dir: Path) -> Path:
     return directory
 
 
+_ISSUING = threading.Lock()  # hosts are prepared side by side, and all of them ask for the one CA
+
+
 def _certificate(site_dir: Path, name: str, names: tuple[str, ...]) -> tuple[Path, Path]:
     """A server of the outside world under the twin's own CA, which its hosts trust as they trust public ones."""
-    return server_pair(_outside(site_dir), "twin, outside world", name, names, datetime.datetime.now(datetime.UTC))
+    with _ISSUING:
+        return server_pair(_outside(site_dir), "twin, outside world", name, names, datetime.datetime.now(datetime.UTC))
 
 
 def _outside(site_dir: Path) -> Path:
