@@ -103,11 +103,6 @@ def measure(html: str, tmp_path: Path, width: int) -> dict[str, Any]:
     return page
 
 
-needs_browser = pytest.mark.skipif(
-    not BROWSER.exists(), reason="no Chromium on this machine (apt-get install chromium)"
-)
-
-
 def fits(page: dict[str, Any], width: int) -> None:
     """Nothing beyond the column, no text outside its plot or too small to read, no letters on one another."""
     assert page["width"] == width
@@ -121,7 +116,6 @@ def fits(page: dict[str, Any], width: int) -> None:
 
 
 @pytest.mark.browser
-@needs_browser
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_page_fits_and_shows_everything(full_site: Path, tmp_path: Path, width: int) -> None:
     page = measure(write_report(full_site, tmp_path / "report.html").read_text(), tmp_path, width)
@@ -139,7 +133,6 @@ def test_the_page_fits_and_shows_everything(full_site: Path, tmp_path: Path, wid
 
 
 @pytest.mark.browser
-@needs_browser
 @pytest.mark.parametrize("width", [1440, 390])
 def test_the_gates_of_a_held_day_are_open(held_site: Path, tmp_path: Path, width: int) -> None:
     page = measure(write_report(held_site, tmp_path / "report.html").read_text(), tmp_path, width)
