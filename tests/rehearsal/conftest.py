@@ -43,12 +43,16 @@ class RehearsedSite:
     def day(self, number: int) -> subprocess.CompletedProcess[str]:
         return self.run("day", str(number), "-i", str(self.directory), "--yes")
 
-    def bring_back_the_first_tenant(self) -> None:
-        """From wherever an earlier test left it: no model rolled back, the first tenant on-prem, as day 9 leaves it."""
+    def give_the_model_back(self) -> None:
+        """From wherever an earlier test left it: no model rolled back. A rehearsal ends with one that is."""
         given = self.run(
             "play", "rollback", "-i", str(self.directory), "-e", f"model={MODEL}", "-e", "clear=true", "--yes"
         )
         assert given.returncode == 0, given.stdout + given.stderr
+
+    def bring_back_the_first_tenant(self) -> None:
+        """As day 9 leaves it: no model rolled back, the first tenant on-prem."""
+        self.give_the_model_back()
         again = self.day(9)
         assert again.returncode == 0, again.stdout[-3000:] + again.stderr
 

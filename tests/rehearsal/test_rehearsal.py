@@ -62,6 +62,7 @@ def test_the_cloud_never_heard_of_the_sensitive_tenant(rehearsed: RehearsedSite)
 
 
 def test_days_one_to_five_run_a_second_time_change_nothing(rehearsed: RehearsedSite) -> None:
+    rehearsed.give_the_model_back()  # day 5 times the on-prem models; a rolled-back one answers from the cloud
     for number in range(1, 6):
         again = rehearsed.day(number)
         assert again.returncode == 0, again.stdout[-3000:] + again.stderr[-2000:]
