@@ -156,14 +156,14 @@ def edge_answer(address: str, port: int, ca: str, certificate: str | None, metho
         with raw, context.wrap_socket(raw) as tls:
             request = f"{method} {path} HTTP/1.1\r\nhost: probe\r\ncontent-length: 2\r\nconnection: close\r\n"
             tls.sendall(f"{request}content-type: application/json\r\n\r\n{{}}".encode())
-            line = _whole(tls)
+            answer = _whole(tls)
     except TimeoutError as error:
         return f"unreachable: {told(error)}"
     except (ssl.SSLError, OSError):
         return REFUSED
-    if NO_ROUTER in line:
+    if NO_ROUTER in answer:
         return "no router"
-    match = re.match(rb"HTTP/1\.[01] (\d{3})", line)
+    match = re.match(rb"HTTP/1\.[01] (\d{3})", answer)
     return int(match[1]) if match else REFUSED
 
 
