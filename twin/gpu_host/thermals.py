@@ -165,21 +165,24 @@ class Machine:
         self.started = time.monotonic()
 
     def message(self, text: str, pid: int, user: int, now: float) -> bool:
-        """Take in one datagram; True when the state changed at once (a power limit, which only root may set)."""
+        """Take in one datagram; True when the state changed at once: a power limit, which only root may set, or memory."""
         words = text.split()
         if len(words) == 3 and words[0] == "limit" and user == 0 and int(words[1]) < len(self.gpus):
             self.gpus[int(words[1])].limit_w = int(words[2]) / 1000
             return True
         if len(words) == 5 and words[0] == "load":
             gpus = [int(item) for item in words[4].split(",") if item.isdigit()]
+            held = self.loads.get((pid, words[1]))
             self.loads[pid, words[1]] = Load(min(1.0, max(0.0, float(words[2]))), int(words[3]), gpus, now)
+            return held is None or (held.memory_bytes, held.gpus) != (int(words[3]), gpus)
         return False
 
     def forget(self, now: float) -> None:
-        """Drop loads whose process is gone or silent."""
-        gone = [key for key, load in self.loads.items() if now - load.at > LOAD_EXPIRES_S or not is_alive(key[0])]
-        for key in gone:
-            del self.loads[key]
+        """Drop loads whose process is gone; one that is only silent computes no more but holds its memory."""
+        self.loads = {key: load for key, load in self.loads.items() if is_alive(key[0])}
+        for load in self.loads.values():
+            if now - load.at > LOAD_EXPIRES_S:
+                load.share = 0.0
 
     def advance(self, seconds: float, now: float, faults: Faults) -> str:
         """Move everything on and return the new state file."""

@@ -1,4 +1,5 @@
-"""Tell the thermal process what this process does to its GPUs: one datagram a second, forgotten three seconds later.
+"""Tell the thermal process what this process does to its GPUs: one datagram a second. After three seconds of
+silence the process counts as idle; its memory is its own until it ends.
 
 A socket and not a file, because the units that serve engines may write nothing outside their state directory.
 Message: `load <name> <share 0..1> <bytes per GPU> <gpu>[,<gpu>…]`; the kernel adds the sender's process id.
