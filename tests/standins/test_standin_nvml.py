@@ -94,7 +94,7 @@ def test_processes_and_memory_follow_a_declared_load(driver: Driver) -> None:
         f"import os, sys, time\nsys.path.insert(0, {str(CHECKOUT / 'twin/shared')!r})\nimport load\n"
         "load.declare('me', 1.0, 10 * 2**30, [2, 3])\nh = n.nvmlDeviceGetHandleByIndex(3)\n"
         "ends = time.monotonic() + 15\n"
-        "while not (p := n.nvmlDeviceGetComputeRunningProcesses(h)) and time.monotonic() < ends:\n    time.sleep(0.05)\n"
+        "while not (p := n.nvmlDeviceGetComputeRunningProcesses(h)) and time.monotonic() < ends: time.sleep(0.05)\n"
         "print([(x.pid == os.getpid(), x.usedGpuMemory) for x in p], n.nvmlDeviceGetUtilizationRates(h).gpu)"
     )
     assert told == f"[(True, {10 * 2**30})] 100"

@@ -165,7 +165,7 @@ class Machine:
         self.started = time.monotonic()
 
     def message(self, text: str, pid: int, user: int, now: float) -> bool:
-        """Take in one datagram; True when the state changed at once: a power limit, which only root may set, or memory."""
+        """Take in one datagram; True when the state changed at once (memory, or a power limit, root only)."""
         words = text.split()
         if len(words) == 3 and words[0] == "limit" and user == 0 and int(words[1]) < len(self.gpus):
             self.gpus[int(words[1])].limit_w = int(words[2]) / 1000
