@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Severity = Literal["blocker", "major", "minor", "note"]
-"""blocker: the plan as written cannot work. major: a promise breaks or money is lost. minor: worse than it need be. note: to know."""
+"""How bad: `blocker` the plan as written cannot work, `major` a promise breaks or money is lost, `minor` worse than it
+need be, `note` to know."""
 
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
@@ -16,7 +17,8 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 class Finding:
     """`id` is kebab-case and stable; `weight` (0..1, 1 worst) orders findings inside a severity: how much it hurts.
 
-    `text` is one sentence with the arithmetic, `fix` one sentence with the nearest change that makes it right, `source` where the figures come from.
+    `text` is one sentence with the arithmetic, `fix` one sentence with the nearest change that makes it right, `source`
+    where the figures come from.
     """
 
     id: str

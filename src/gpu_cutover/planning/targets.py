@@ -106,11 +106,11 @@ def _encode(site: Site, route: RouteName, passages: int, catalog: Catalog) -> fl
 
 
 def verdict(better: str, accepted: float, estimate: Estimate | None) -> str:
-    """`impossible` (beyond the floor), `tight` (beyond what to expect), `ok`, or `measured` (arithmetic is silent)."""
+    """`impossible` (beyond the floor), `at risk` (beyond what to expect), `met`, or `measured`."""
     if estimate is None:
         return "measured"
     if better == "higher":
-        return "ok" if accepted <= estimate.expected else "tight"
+        return "met" if accepted <= estimate.expected else "at risk"
     if estimate.floor is not None and accepted < estimate.floor:
         return "impossible"
-    return "ok" if accepted >= estimate.expected else "tight"
+    return "met" if accepted >= estimate.expected else "at risk"

@@ -144,7 +144,7 @@ def _target_lines(summary: dict[str, Any]) -> Iterator[str]:
     for target in summary["targets"]:
         sign = "<=" if target["better"] == "lower" else ">="
         figures = "".join(f"{_figure(target[key]):>10}" for key in ("plan", "accepted", "floor", "expected"))
-        note = "" if target["verdict"] in ("ok", "measured") else f"  {target['verdict'].upper()}"
+        note = "" if target["verdict"] in ("met", "measured") else f"  {target['verdict'].upper()}"
         yield f"  {target['name']:<22} {sign}{figures} {target['unit']}{note}"
 
 
