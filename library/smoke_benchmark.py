@@ -32,11 +32,15 @@ options:
     description: Certificate and key of the synthetic tenant, one file.
     type: path
     required: true
-  routes:
-    description: Routes to ask.
+  models:
+    description: The model that answers each route to ask.
+    type: dict
+    required: true
+  models_rolled_back:
+    description: Models out of service. Their routes are not asked, because the cloud would answer; the reading names them.
     type: list
     elements: str
-    required: true
+    default: []
   requests:
     description: Requests per route.
     type: int
@@ -65,7 +69,7 @@ EXAMPLES = r"""
     server_name: ai.clinic.test
     ca: /etc/gpu-cutover/tls/ca.pem
     certificate: /etc/gpu-cutover/tls/probe.pem
-    routes: [chat]
+    models: {chat: llama-3.1-70b-instruct}
     soap_sessions: 12
     chat_sessions: 30
   register: smoke_reading_smoke
@@ -73,7 +77,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reading:
-  description: C(workloads) and C(burst) summaries, C(figures) by target, samples attached.
+  description: C(workloads) and C(burst) summaries, C(figures) by target, C(rolled_back) routes, samples attached.
   type: dict
   returned: always
 """
@@ -87,7 +91,8 @@ def main() -> None:
             "server_name": {"type": "str", "default": ""},
             "ca": {"type": "path", "required": True},
             "certificate": {"type": "path", "required": True},
-            "routes": {"type": "list", "elements": "str", "required": True},
+            "models": {"type": "dict", "required": True},
+            "models_rolled_back": {"type": "list", "elements": "str", "default": []},
             "requests": {"type": "int", "default": 20},
             "soap_sessions": {"type": "int", "required": True},
             "chat_sessions": {"type": "int", "required": True},
@@ -98,16 +103,17 @@ def main() -> None:
     params = module.params
     if module.check_mode:
         module.exit_json(changed=False, reading={"error": "a dry run sends nothing"})
+    rolled_back = {route: m for route, m in params["models"].items() if m in params["models_rolled_back"]}
     door = Door(params["url"], params["server_name"], params["ca"], params["certificate"])
     scope = Scope(
         params["requests"],
         params["soap_sessions"],
         params["chat_sessions"],
         audio_s=params["audio_s"],
-        routes=tuple(params["routes"]),
+        routes=tuple(route for route in params["models"] if route not in rolled_back),
     )
     try:
-        reading = benchmark(door, scope)
+        reading = {**benchmark(door, scope), "rolled_back": rolled_back}
     except OSError as error:
         reading = {"error": f"{type(error).__name__}: {error}"}
     module.exit_json(changed=False, reading=reading)

@@ -75,6 +75,21 @@ def test_targets_met_are_promoted_and_the_gap_to_the_plan_is_stated() -> None:
     assert "the plan's target is 12 s; the plan is met" in lines
 
 
+def test_a_model_that_is_rolled_back_is_not_timed_against_the_cloud_but_holds() -> None:
+    reading = copy.deepcopy(READINGS["smoke"]["gw1"])
+    del reading["workloads"]["embed"]
+    verdict, ids, lines = judged(("smoke", "gw1"), {**reading, "rolled_back": {"embed": "bge-m3"}})
+    assert (verdict, ids) == (Verdict.HOLD, ["smoke.embed.in_service"])
+    assert "bge-m3 is rolled back" in lines
+
+
+def test_a_rolled_back_chat_model_takes_the_notes_with_it() -> None:
+    assert judged(("smoke", "gw1", "rolled_back"), {"chat": "m"})[1] == [
+        "smoke.chat.in_service",
+        "smoke.soap.in_service",
+    ]
+
+
 def test_availability_is_not_judged_by_a_benchmark() -> None:
     assert "availability" not in judged()[2]
 

@@ -51,9 +51,12 @@ def _models(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list
 def _smoke(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
     found = []
     workloads = reading.get("workloads", {})
-    for route in sorted(plan["placements"]["healthy"]["routes"]):
-        found += _route(plan, host, route, workloads.get(route, {}), why)
-    found += _route(plan, host, "soap", workloads.get("soap", {}), why)
+    rolled_back = reading.get("rolled_back", {})
+    for workload, route in _workloads(plan):
+        if route in rolled_back:
+            found.append(_out_of_service(workload, rolled_back[route], host))
+        else:
+            found += _route(plan, host, workload, workloads.get(workload, {}), why)
     for name, told in sorted(reading.get("burst", {}).items()):
         sentence = f"{told.get('requests')} {name} sessions at once were all answered{_errors(told)}"
         found.append(equals(f"burst.{name}.failed", told.get("failed"), 0, "requests", TARGETS, sentence, host))
@@ -64,6 +67,16 @@ def _smoke(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[
         if target["name"] not in NOT_HERE
     ]
     return found
+
+
+def _workloads(plan: Plan) -> list[tuple[str, str]]:
+    """What is asked, and by which route: a note goes the way of a chat."""
+    return [*((route, route) for route in sorted(plan["placements"]["healthy"]["routes"])), ("soap", "chat")]
+
+
+def _out_of_service(workload: str, model: str, host: str) -> Check:
+    why = f"{model} is rolled back and the cloud answers; give it back with rollback -e model={model} -e clear=true"
+    return unproven(f"smoke.{workload}.in_service", TARGETS, f"{workload}: answered by our own model", host, why)
 
 
 def _errors(told: Mapping[str, Any]) -> str:
