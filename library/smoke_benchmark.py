@@ -37,7 +37,7 @@ options:
     type: dict
     required: true
   models_rolled_back:
-    description: Models out of service. Their routes are not asked, because the cloud would answer; the reading names them.
+    description: Models out of service. Their routes are not asked (the cloud would answer); the reading names them.
     type: list
     elements: str
     default: []
