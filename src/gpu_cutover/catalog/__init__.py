@@ -1,67 +1,117 @@
 """Facts as data, each with its source: GPUs, models, formats, tiers, engines, drivers, targets.
 
-`load_catalog()` reads the YAML files beside this module once and returns typed, frozen values. It is read on the
-controller only; nothing here travels to a target.
+`load_catalog()` reads the YAML files beside this module once and returns typed, frozen values; `lookup()` tells an
+unknown name with the nearest known ones and how to add it. Read on the controller only; nothing here travels to a
+target. How to add a GPU, model or format: docs/catalog.md (an entry in a data file, no code).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import difflib
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields, replace
+from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, TypeVar, overload
 
 import yaml
 
-from .architecture import Architecture, Vision
+from ..errors import InputError
+from .architecture import VISION_FAMILIES, Architecture
+
+DIRECTORY = Path(__file__).parent
 
 KINDS = ("decoder", "speech", "encoder")
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU model. Memory in MiB, bandwidth in bytes/s, T.Limit margins in °C, power in W, floors in GB/s."""
+    """A GPU model. Memory in MiB, bandwidth in bytes/s, T.Limit margins in °C, power in W, floors in GB/s.
+
+    None (or no entry in `busbw_floor_gb_s`) is a figure nobody has read from such a board; `fp8_flops` None: the GPU
+    has no FP8 arithmetic.
+    """
 
     name: str
+    compute_capability: float
     memory_mib: int
-    free_mib: int
+    free_mib: int | None
     memory_bandwidth: int
     bf16_flops: int
-    fp8_flops: int
+    fp8_flops: int | None
     activation_reserve_mib: int
     all_reduce_s: float
     prefill_comms_share: float
-    tlimit_slowdown: int
-    tlimit_shutdown: int
-    max_operating_celsius: int
+    tlimit_slowdown: int | None
+    tlimit_shutdown: int | None
+    max_operating_celsius: int | None
     memory_sensor: bool
-    power_min_w: int
+    power_min_w: int | None
     power_max_w: int
     nvlink: bool
+    nvlink_gpus: int
     fabric_manager: bool
     mig: bool
     error_containment: bool
-    ecc_sram_banks: int
+    ecc_sram_banks: int | None
     pcie_gen: int
     pcie_width: int
     h2d_floor_gb_s: float
     busbw_floor_gb_s: Mapping[int, float]
     sources: Mapping[str, Any]
 
+    def joined(self, gpus: Collection[int]) -> bool:
+        """Whether NVLink joins all these GPUs directly: a mesh any of its GPUs, a bridge 0 and 1, 2 and 3."""
+        return self.nvlink_gpus > 0 and len({gpu // self.nvlink_gpus for gpu in gpus}) == 1
+
 
 @dataclass(frozen=True)
 class Format:
-    """Bits per quantised weight; `group_bits` more for every `group` weights (0: no groups)."""
+    """Bits per quantised weight; `group_bits` more for every `group` weights (0: no groups).
+
+    `arithmetic` is what multiplies the weights (`bf16` or `fp8`), `min_capability` the first CUDA compute capability
+    with a kernel for them, `engines` those that can load such files.
+    """
 
     bits: int
     group: int
     group_bits: int
+    arithmetic: str
+    min_capability: float
+    engines: tuple[str, ...]
     sources: Mapping[str, Any]
 
     def bytes_per_weight(self) -> float:
         """Bytes of one weight of a linear layer, its share of the group's scale included."""
         return (self.bits + (self.group_bits / self.group if self.group else 0.0)) / 8
+
+    def flops(self, gpu: Gpu) -> int:
+        """Dense peak with which a GPU multiplies these weights; 16 bit where it has no FP8 arithmetic."""
+        return gpu.fp8_flops if self.arithmetic == "fp8" and gpu.fp8_flops else gpu.bf16_flops
+
+    def runs_on(self, gpu: Gpu) -> bool:
+        """Whether an engine has a kernel for such weights on this GPU."""
+        return gpu.compute_capability >= self.min_capability
+
+
+@dataclass(frozen=True)
+class KvFormat:
+    """How the KV cache is stored: bits of each number, and the first CUDA compute capability it is planned with."""
+
+    bits: int
+    min_capability: float
+    sources: Mapping[str, Any]
+
+    def bytes_per_number(self) -> int:
+        """What `Model.kv_bytes_per_token` takes."""
+        return self.bits // 8
+
+    def runs_on(self, gpu: Gpu) -> bool:
+        """Whether to plan with such a cache on this GPU."""
+        return gpu.compute_capability >= self.min_capability
 
 
 @dataclass(frozen=True)
@@ -106,12 +156,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Tier:
-    """A server as bought: the parts day 1 expects, and its power sum."""
+    """A server as bought: the parts day 1 expects, its power sum, and how its GPUs are spread over the sockets."""
 
     gpu: str
     gpu_count: int
     cpu_model: str
     cpu_count: int
+    sockets: int
+    gpus_per_socket: int
     cpu_cores: int
     memory_gib: int
     nvme_count: int
@@ -127,6 +179,18 @@ class Tier:
     rest_w: int
     psu_efficiency: float
     sources: Mapping[str, Any]
+
+    def socket_of(self, gpu: int) -> int:
+        """The CPU socket a GPU hangs on: the first `gpus_per_socket` on socket 0, and so on."""
+        return gpu // self.gpus_per_socket
+
+    def same_socket(self, gpus: Collection[int]) -> bool:
+        """Whether no traffic between these GPUs crosses from one CPU socket to another."""
+        return len({self.socket_of(gpu) for gpu in gpus}) <= 1
+
+    def with_gpus(self, count: int) -> Tier:
+        """The same server with another number of GPUs, spread evenly over its sockets; supplies are not changed."""
+        return replace(self, gpu_count=count, gpus_per_socket=math.ceil(count / self.sockets))
 
 
 @dataclass(frozen=True)
@@ -205,6 +269,7 @@ class Catalog:
     gpus: Mapping[str, Gpu]
     models: Mapping[str, Model]
     formats: Mapping[str, Format]
+    kv_formats: Mapping[str, KvFormat]
     tiers: Mapping[str, Tier]
     vllm: VllmRule
     triton: TritonRule
@@ -214,10 +279,90 @@ class Catalog:
     providers: Mapping[str, Provider]
 
 
-def _read(name: str) -> dict[str, Any]:
+Kind = Literal["gpu", "model", "format", "tier"]
+T = TypeVar("T")
+Reader = Callable[[str, Mapping[str, Any]], T]  # name of the entry, its content
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def fix_for_unknown(kind: Kind, name: object, catalog: Catalog) -> str:
+    """The nearest known names (all of them where none is near) and how to add one."""
+    names = sorted(_names(kind, catalog))
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    known = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(names)}."
+    return f"{known} To add it, write an entry in catalog/{kind}s.yml (docs/catalog.md)"
+
+
+@overload
+def lookup(kind: Literal["gpu"], name: str, catalog: Catalog) -> Gpu: ...
+@overload
+def lookup(kind: Literal["model"], name: str, catalog: Catalog) -> Model: ...
+@overload
+def lookup(kind: Literal["format"], name: str, catalog: Catalog) -> Format: ...
+@overload
+def lookup(kind: Literal["tier"], name: str, catalog: Catalog) -> Tier: ...
+def lookup(kind: Kind, name: str, catalog: Catalog) -> Gpu | Model | Format | Tier:
+    """The entry of this name. Raises InputError with the nearest known names and how to add one."""
+    found: Gpu | Model | Format | Tier | None = _names(kind, catalog).get(name)
+    if found is None:
+        problem = f"{name} is not a {kind} of the catalog"
+        raise InputError(f"catalog/{kind}s.yml", name, problem, fix_for_unknown(kind, name, catalog))
+    return found
+
+
+def _names(kind: Kind, catalog: Catalog) -> Mapping[str, Any]:
+    table: Mapping[str, Any] = getattr(catalog, f"{kind}s")
+    return table
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+_TYPES: Mapping[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool, "None": NoneType}
+_SCALARS: Mapping[str, Callable[[str], Any]] = {
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:bool": lambda text: text.lower() in ("true", "yes", "on"),
+    "tag:yaml.org,2002:null": lambda text: None,
+    "tag:yaml.org,2002:timestamp": date.fromisoformat,
+}
+
+
+class _EntryError(Exception):
+    """One wrong key of an entry."""
+
+    def __init__(self, key: object, problem: str) -> None:
+        super().__init__(f"{key} {problem}")
+        self.key, self.problem = str(key), problem
+
+
+def _read(name: str, directory: Path = DIRECTORY) -> dict[str, Any]:
+    """A file of the catalog as plain data. Raises InputError for what is no table, or names a key twice."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document: dict[str, Any] = yaml.load((Path(__file__).parent / name).read_bytes(), Loader=loader)
+    try:
+        document = _value(yaml.compose((directory / name).read_bytes(), Loader=loader))
+    except (yaml.YAMLError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise InputError(f"catalog/{name}", "(whole file)", problem, "correct the YAML") from None
+    except _EntryError as wrong:
+        raise InputError(f"catalog/{name}", wrong.key, wrong.problem, "keep one of them") from None
+    if not isinstance(document, dict):
+        raise InputError(f"catalog/{name}", "(whole file)", "is not a table of entries", "see docs/catalog.md")
     return document
+
+
+def _value(node: Any) -> Any:
+    """Plain data of a YAML node. Half the time of yaml.load, and it tells a key that stands twice."""
+    if isinstance(node, yaml.MappingNode):
+        pairs = {_value(key): _value(value) for key, value in node.value}
+        if len(pairs) < len(node.value):
+            keys = [key.value for key, _ in node.value]
+            raise _EntryError(next(key for key in keys if keys.count(key) > 1), "stands here twice")
+        return pairs
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    return _SCALARS.get(node.tag, str)(node.value) if node else None
 
 
 def _is_leaf(entry: Any) -> bool:
@@ -229,8 +374,10 @@ def _split(entry: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
     values: dict[Any, Any] = {}
     sources: dict[Any, Any] = {}
     for key, leaf in entry.items():
+        if not isinstance(leaf, dict):
+            raise _EntryError(key, "has no source: write {value: …, source: …}")
         values[key], sources[key] = (leaf["value"], leaf["source"]) if _is_leaf(leaf) else _split(leaf)
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}, sources
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}, sources
 
 
 def _sourced(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,29 +385,87 @@ def _sourced(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "sources": sources}
 
 
+def _built(cls: Callable[..., T], values: Mapping[str, Any]) -> T:
+    """A dataclass from its values: each must be there, known, and of the annotated type."""
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise _EntryError(key, f"is not known here; known are {', '.join(known)}")
+    for key, field in known.items():
+        if key in values:
+            if not any(isinstance(values[key], _TYPES.get(name, object)) for name in str(field.type).split(" | ")):
+                raise _EntryError(key, f"{values[key]!r} is not of type {field.type}")
+        elif field.default is MISSING:
+            raise _EntryError(key, "is missing")
+    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _leaves(cls: Callable[..., T]) -> Reader[T]:
+    """Reads entries whose every value is `{value, source}`."""
+    return lambda name, entry: _built(cls, _sourced(entry))
+
+
+def _whole(cls: Callable[..., T]) -> Reader[T]:
+    """Reads entries with one source for all values."""
+    return lambda name, entry: _built(cls, entry)
+
+
 def _model(name: str, entry: Mapping[str, Any]) -> Model:
-    numbers = dict(entry["architecture"])
-    vision = numbers.pop("vision", None)
-    shape = Architecture(**numbers, vision=Vision(**vision) if vision else None)
-    return Model(name, entry["kind"], entry["source"], shape)
+    shape = dict(entry.get("architecture") or {})
+    if "vision" in shape:
+        numbers = dict(shape["vision"])
+        family = numbers.pop("family", None)
+        if family not in VISION_FAMILIES:
+            raise _EntryError("vision.family", f"{family!r} is none of {', '.join(VISION_FAMILIES)}")
+        shape["vision"] = _built(VISION_FAMILIES[family], numbers)
+    model = _built(Model, {**entry, "name": name, "architecture": _built(Architecture, shape)})
+    if model.kind not in KINDS:
+        raise _EntryError("kind", f"{model.kind!r} is none of {', '.join(KINDS)}")
+    return model
+
+
+_TABLES: Mapping[str, Reader[Any]] = {
+    "gpus": _leaves(Gpu),
+    "models": _model,
+    "formats": _leaves(Format),
+    "kv_formats": _leaves(KvFormat),
+    "tiers": _leaves(Tier),
+    "drivers": _leaves(Driver),
+    "targets": _whole(Target),
+    "routes": _whole(Route),
+    "providers": _leaves(Provider),
+}
+_ENGINES: Mapping[str, Reader[Any]] = {"vllm": _leaves(VllmRule), "triton": _leaves(TritonRule)}
+
+
+def _entry(file: str, name: str, entry: Any, read: Reader[T]) -> T:
+    try:
+        if not isinstance(entry, dict):
+            raise _EntryError("(whole entry)", "is not a table")
+        return read(name, entry)
+    except _EntryError as wrong:
+        fix = "compare with the other entries of the file (docs/catalog.md)"
+        raise InputError(f"catalog/{file}", f"{name}.{wrong.key}", wrong.problem, fix) from None
+
+
+def read_one(file: str, cls: Callable[..., T], directory: Path = DIRECTORY) -> T:
+    """A file that is one entry, each value `{value, source}`, as `cls`. Raises InputError."""
+    return _entry(file, Path(file).stem, _read(file, directory), _leaves(cls))
+
+
+def read_catalog(directory: Path) -> Catalog:
+    """Read a catalog directory. Raises InputError for an entry that is incomplete, misspelt or without a source."""
+    tables: dict[str, Any] = {}
+    for table, read in _TABLES.items():
+        file = f"{table}.yml"
+        tables[table] = {name: _entry(file, name, entry, read) for name, entry in _read(file, directory).items()}
+    engines = _read("engines.yml", directory)
+    for name, read in _ENGINES.items():
+        tables[name] = _entry("engines.yml", name, engines.get(name), read)
+    return Catalog(**tables)
 
 
 @cache
 def load_catalog() -> Catalog:
-    """Read the catalog once (about 15 ms)."""
-    engines = _read("engines.yml")
-    return Catalog(
-        gpus={name: Gpu(**_sourced(entry)) for name, entry in _read("gpus.yml").items()},
-        models={name: _model(name, entry) for name, entry in _read("models.yml").items()},
-        formats={name: Format(**_sourced(entry)) for name, entry in _read("formats.yml").items()},
-        tiers={name: Tier(**_sourced(entry)) for name, entry in _read("tiers.yml").items()},
-        vllm=VllmRule(**_sourced(engines["vllm"])),
-        triton=TritonRule(**_sourced(engines["triton"])),
-        drivers={name: Driver(**_sourced(entry)) for name, entry in _read("drivers.yml").items()},
-        targets={name: Target(**entry) for name, entry in _read("targets.yml").items()},
-        routes={
-            name: Route(entry["path"], tuple(entry["kinds"]), entry["mode"], entry["source"])
-            for name, entry in _read("routes.yml").items()
-        },
-        providers={name: Provider(**_sourced(entry)) for name, entry in _read("providers.yml").items()},
-    )
+    """Read this project's catalog once (about 12 ms)."""
+    return read_catalog(DIRECTORY)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Vision:
-    """A CLIP vision tower in front of a language model."""
+class ClipVision:
+    """A CLIP vision tower in front of a language model, as in LLaVA."""
 
     layers: int
     hidden: int
@@ -26,6 +27,30 @@ class Vision:
 
 
 @dataclass(frozen=True)
+class QwenVision:
+    """The vision tower of Qwen2.5-VL: RMS norms, gated MLP with biases, pairs of frames, 2x2 patches merged."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    patch: int
+    frames: int
+    merge: int
+
+    def parameters(self, language_hidden: int) -> int:
+        """Tower and merger (a norm and two linear layers over merged patches)."""
+        h, ffn = self.hidden, self.intermediate
+        embeddings = 3 * self.frames * self.patch**2 * h
+        layer = 4 * (h * h + h) + 3 * h * ffn + 2 * ffn + h + 2 * h
+        merged = self.merge**2 * h
+        merger = h + merged**2 + merged + merged * language_hidden + language_hidden
+        return embeddings + self.layers * layer + merger
+
+
+VISION_FAMILIES: Mapping[str, type[ClipVision] | type[QwenVision]] = {"clip": ClipVision, "qwen2.5-vl": QwenVision}
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The numbers of a model's config.json that decide its size."""
 
@@ -39,12 +64,13 @@ class Architecture:
     max_positions: int
     intermediate_grouped: int = 0
     qkv_bias: bool = False
-    vision: Vision | None = None
+    vision: ClipVision | QwenVision | None = None
     decoder_layers: int = 0
     mel_bins: int = 0
     source_positions: int = 0
     type_vocab: int = 0
     projection: int = 0
+    classes: int = 0
 
     def decoder_linear(self, *, grouped: bool = False) -> int:
         """Weights of the matrices a quantiser touches (a file with group scales may pad the MLP to whole groups)."""
@@ -78,11 +104,12 @@ class Architecture:
         return encoder + convolutions + decoder + self.embedding() + self.max_positions * h
 
     def encoder_parameters(self) -> int:
-        """BERT family: embeddings, layers and the pooler or projection."""
+        """BERT family: embeddings, layers, the pooler (or a classifier's dense layer), projection, classifier."""
         h, ffn = self.hidden, self.intermediate
         embeddings = self.embedding() + (self.max_positions + self.type_vocab) * h + 2 * h
         layer = 4 * (h * h + h) + 2 * h * ffn + ffn + h + 4 * h
-        return embeddings + self.layers * layer + h * h + h + self.projection * h
+        classifier = self.classes * (h + 1)
+        return embeddings + self.layers * layer + h * h + h + self.projection * h + classifier
 
     def kv_elements_per_token(self) -> int:
         """Numbers kept per token of context: a key and a value per layer and KV head."""

@@ -28,8 +28,7 @@ def decode_expected(model: Model, weights: Format, gpu: Gpu, gpus: int, catalog:
 
 def prefill(model: Model, weights: Format, gpu: Gpu, gpus: int, tokens: int, catalog: Catalog) -> float:
     """Seconds to read a prompt: 2 operations per weight and token at half of the dense peak, plus transfers."""
-    peak = gpu.fp8_flops if weights.bits == 8 else gpu.bf16_flops
-    seconds = 2 * model.parameters() * tokens / (peak * gpus * catalog.vllm.prefill_efficiency)
+    seconds = 2 * model.parameters() * tokens / (weights.flops(gpu) * gpus * catalog.vllm.prefill_efficiency)
     return seconds * (1 + (gpu.prefill_comms_share if gpus > 1 else 0.0))
 
 

@@ -172,21 +172,26 @@ def boards(site: Mapping[str, Any], bought: Mapping[str, Any], catalog: Catalog)
             "vbios": "95.02.66.00.02",
             "pci_device": "0x233010DE" if gpu.nvlink else "0x26B910DE",
             "memory_mib": gpu.memory_mib,
-            "reserved_mib": gpu.memory_mib - gpu.free_mib,
-            "power_min_w": gpu.power_min_w,
+            "reserved_mib": gpu.memory_mib - _known(gpu.free_mib, gpu.memory_mib),
+            "power_min_w": _known(gpu.power_min_w, gpu.power_max_w),
             "power_max_w": gpu.power_max_w,
-            "max_operating_celsius": gpu.max_operating_celsius,
-            "tlimit_slowdown": gpu.tlimit_slowdown,
-            "tlimit_shutdown": gpu.tlimit_shutdown,
+            "max_operating_celsius": _known(gpu.max_operating_celsius, 87),
+            "tlimit_slowdown": _known(gpu.tlimit_slowdown, -2),
+            "tlimit_shutdown": _known(gpu.tlimit_shutdown, -5),
             "memory_sensor": gpu.memory_sensor,
             "mig": gpu.mig,
-            "remap_banks": gpu.ecc_sram_banks,
+            "remap_banks": _known(gpu.ecc_sram_banks, 192),
             "pcie_gen": gpu.pcie_gen,
             "pcie_width": gpu.pcie_width,
             "nvlinks": 18 if gpu.nvlink else 0,
         }
         for index, part in enumerate(bought["gpus"])
     ]
+
+
+def _known(value: int | None, otherwise: int) -> int:
+    """The catalog's figure; where nobody has read one from such a board, one a simulated board can live with."""
+    return otherwise if value is None else value
 
 
 def bus_id(index: int) -> str:
