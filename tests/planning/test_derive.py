@@ -161,7 +161,8 @@ def test_a_route_without_alias_is_off_and_says_why() -> None:
 @pytest.mark.parametrize("name", SITES)
 def test_accepted_targets_are_not_beyond_physics(name: str) -> None:
     for target in plan(name)["targets"]:
-        assert target["verdict"] in ("met", "measured"), target
+        wanted = "at risk" if target["name"] == "availability" else "met"  # one host: nothing in a site can change that
+        assert target["verdict"] == wanted, target
         if target["accepted"] != target["plan"]:
             assert target["reason"] and target["by"]
 

@@ -15,7 +15,7 @@ from ..catalog import Catalog, load_catalog
 from ..site import rules
 from ..site.model import RouteName, Site, Tenant
 from . import latency
-from .targets import estimates, verdict
+from .targets import estimates, setting_of, verdict
 
 MODELS_DIR = "/srv/models"
 LITELLM_CLOUD = "http://127.0.0.1:4000"
@@ -334,7 +334,7 @@ def _floors(site: Site, catalog: Catalog) -> dict[str, Any]:
 
 def _targets(site: Site, catalog: Catalog) -> list[dict[str, Any]]:
     """The plan's figure, the accepted one, and what arithmetic says (`floor`, `expected`: null where silent)."""
-    arithmetic = estimates(site, catalog)
+    arithmetic = estimates(setting_of(site, catalog), catalog, site.spec.targets["availability"].plan)
     targets = []
     for name, known in catalog.targets.items():
         declared = site.spec.targets[name]

@@ -1,115 +1,246 @@
-"""Each target of the plan against arithmetic: what physics forbids, what to expect on this site's GPUs. Pure."""
+"""Each target of the plan against arithmetic: what physics forbids, what to expect of what answers. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..catalog import Catalog, Gpu, Model
+from ..catalog import Format as Weights
+from ..catalog.outages import Outages, load_outages
 from ..site import rules
-from ..site.model import RouteName, Site
-from . import latency
+from ..site.model import Site
+from . import availability, latency
+from .fit import budget_bytes
 
-AUDIO_S = 600.0  # the plan's 10 minutes
+AUDIO_S = 600.0  # the plan's 10 minutes; also how often one doctor finishes a consultation
 RECORDINGS_AT_ONCE = 2  # of 12 doctors who finish independently, two do meet
 SOAP_TOKENS = 8192  # context of one note: transcript, instructions, note
 CHAT_TOKENS = 4096  # context of one chat
 PASSAGES = 30  # candidates a retrieval ranks
+P95_LEFT = 0.05  # the share of requests a p95 does not look at
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """`floor` is what nothing can beat (None: unknown), `expected` what to plan with, `how` the arithmetic."""
+    """`floor` is what nothing can beat (None: unknown), `expected` what to plan with, `how` the arithmetic.
+
+    Where higher is better, `floor` is the ceiling.
+    """
 
     floor: float | None
     expected: float
     how: str
 
 
-def estimates(site: Site, catalog: Catalog) -> dict[str, Estimate]:
-    """An estimate for every target that arithmetic says something about, in the target's unit."""
+@dataclass(frozen=True)
+class Load:
+    """What happens at once: notes and chats being written, recordings being transcribed."""
+
+    soap: int
+    chat: int
+    recordings: int = RECORDINGS_AT_ONCE
+
+    @property
+    def streams(self) -> int:
+        """Texts being decoded at once."""
+        return self.soap + self.chat
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """The engine that answers a route: its model, how its weights are stored, on how many GPUs, its cache in tokens."""
+
+    name: str
+    model: Model
+    weights: Weights
+    gpus: int
+    kv_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who answers which route on which GPUs, and under which load.
+
+    `weights_bytes` is everything a reboot must read again, `derate_s` how long a lost GPU may interrupt.
+    """
+
+    gpu: Gpu
+    gpu_count: int
+    answerers: Mapping[str, Answerer]
+    load: Load
+    weights_bytes: int
+    derate_s: float
+    nodes: int = 1
+
+    def with_answerer(self, route: str, answerer: Answerer) -> Setting:
+        """The same with another engine on one route."""
+        return replace(self, answerers={**self.answerers, route: answerer})
+
+    @cached_property
+    def routes(self) -> frozenset[str]:
+        """The routes somebody answers."""
+        return frozenset(self.answerers)
+
+
+def setting_of(site: Site, catalog: Catalog, load: Load | None = None) -> Setting:
+    """The site as declared, in its healthy placement, under the plan's load unless another is given."""
+    spec = site.spec
+    tier = catalog.tiers[spec.tier]
+    tokens = rules.fit_of(spec, rules.HEALTHY, catalog).kv_tokens
+    targets = spec.targets
+    plan = Load(round(targets["concurrent_soap"].plan), round(targets["concurrent_chat"].plan))
+    return Setting(
+        gpu=catalog.gpus[tier.gpu],
+        gpu_count=tier.gpu_count,
+        answerers={
+            route: Answerer(
+                declared.model,
+                catalog.models[declared.model],
+                catalog.formats[spec.models[declared.model].format],
+                len(spec.placements[rules.HEALTHY][declared.model]),
+                tokens[declared.model],
+            )
+            for route, declared in spec.routes.items()
+        },
+        load=load or plan,
+        weights_bytes=sum(
+            catalog.models[name].weight_bytes(catalog.formats[spec.models[name].format])
+            for name in spec.placements[rules.HEALTHY]
+        ),
+        derate_s=float(spec.gates.derate_max_s),
+    )
+
+
+def estimates(setting: Setting, catalog: Catalog, target: float = 0.999) -> dict[str, Estimate]:
+    """An estimate for every target that arithmetic says something about, in the target's unit.
+
+    `target` is the promised availability, which decides the hours allowed.
+    """
     found: dict[str, Estimate] = {}
-    routes = site.spec.routes
-    if "chat" in routes:
-        found |= _note(site, catalog) | _sessions(site, catalog)
-    if "audio" in routes:
-        found |= _speech(site, catalog)
-    if "embed" in routes and "rerank" in routes:
-        found |= _retrieval(site, catalog)
-    return found
+    if "chat" in setting.routes:
+        found |= {"soap_p95_s": note(setting, catalog), "soap_first_token_p95_s": first_token(setting, catalog)}
+        found |= _sessions(setting, catalog)
+    if "audio" in setting.routes:
+        found["whisper_p95_s"] = speech(setting, catalog)
+    if {"embed", "rerank"} <= setting.routes:
+        found["retrieval_p95_s"] = _retrieval(setting, catalog)
+    return {**found, "availability": up(setting, load_outages(), target)}
 
 
-def _served(site: Site, route: RouteName, catalog: Catalog) -> tuple[str, Model, Gpu, int]:
-    name = site.spec.routes[route].model
-    gpu = catalog.gpus[catalog.tiers[site.spec.tier].gpu]
-    return name, catalog.models[name], gpu, len(site.spec.placements[rules.HEALTHY][name])
+def note(setting: Setting, catalog: Catalog) -> Estimate:
+    """Seconds for a whole note of 400 tokens, p95: with every stream of the load decoding at once."""
+    who, gpu = setting.answerers["chat"], setting.gpu
+    streams = setting.load.streams
+    floor = latency.note_floor(who.model, who.weights, gpu, who.gpus)
+    alone = latency.note_expected(who.model, who.weights, gpu, who.gpus, 1, catalog)
+    expected = latency.note_expected(who.model, who.weights, gpu, who.gpus, streams, catalog)
+    per_token = who.model.decode_bytes(who.weights) / 1e9
+    how = (
+        f"{latency.NOTE_TOKENS} tokens x {per_token:.1f} GB / ({who.gpus} x {gpu.memory_bandwidth / 1e12:.2f} TB/s)"
+        f" = {floor:.1f} s; alone {alone:.1f} s, with {streams:,} streams at once {expected:,.1f} s"
+    )
+    return Estimate(floor, expected, how)
 
 
-def _note(site: Site, catalog: Catalog) -> dict[str, Estimate]:
-    name, model, gpu, gpus = _served(site, "chat", catalog)
-    weights = catalog.formats[site.spec.models[name].format]
-    streams = round(site.spec.targets["concurrent_soap"].plan + site.spec.targets["concurrent_chat"].plan)
-    floor = latency.note_floor(model, weights, gpu, gpus)
-    alone = latency.note_expected(model, weights, gpu, gpus, 1, catalog)
-    first = latency.prefill(model, weights, gpu, gpus, latency.PROMPT_TOKENS, catalog)
-    per_token = model.decode_bytes(weights) / 1e9
+def first_token(setting: Setting, catalog: Catalog) -> Estimate:
+    """Seconds to the first token of a note, p95.
+
+    One prompt after the other is read; the share of time that reading takes is the chance to find another before one's
+    own (Poisson arrivals: `share ** waiting` of the notes find at least so many). Chat prompts are short, not counted.
+    """
+    who, gpu, soap = setting.answerers["chat"], setting.gpu, setting.load.soap
+    one = latency.prefill(who.model, who.weights, gpu, who.gpus, latency.PROMPT_TOKENS, catalog)
+    busy = (soap - 1) * one / AUDIO_S
+    waiting = _waiting(busy, soap)
+    how = (
+        f"{latency.PROMPT_TOKENS} tokens x 2 x {who.model.parameters() / 1e9:.1f} G at half of the peak = {one:.2f} s;"
+        f" {soap:,} doctors, a note each 10 min: another prompt is in the way {min(1.0, busy):.1%} of the time"
+    )
+    return Estimate(one * catalog.vllm.prefill_efficiency, one * (1 + waiting), how)
+
+
+def _waiting(busy: float, most: int) -> int:
+    """Prompts ahead of one's own that at most 5 % of the notes exceed."""
+    if busy <= 0:
+        return 0
+    return max(0, most - 1) if busy >= 1 else math.floor(math.log(P95_LEFT) / math.log(busy))
+
+
+def _sessions(setting: Setting, catalog: Catalog) -> dict[str, Estimate]:
+    """Sessions whose cache fits beside the load's number of the other kind."""
+    soap, chat = setting.load.soap, setting.load.chat
     return {
-        "soap_p95_s": Estimate(
-            floor,
-            latency.note_expected(model, weights, gpu, gpus, streams, catalog),
-            f"{latency.NOTE_TOKENS} tokens x {per_token:.1f} GB / ({gpus} x {gpu.memory_bandwidth / 1e12:.2f} TB/s); "
-            f"alone {alone:.1f} s, expected with {streams} streams at once",
-        ),
-        "soap_first_token_p95_s": Estimate(
-            first * catalog.vllm.prefill_efficiency,
-            first,
-            f"{latency.PROMPT_TOKENS} tokens of prompt, 2 operations per weight and token at half of the peak",
-        ),
+        "concurrent_soap": _capacity(setting, SOAP_TOKENS, chat * CHAT_TOKENS, f"{chat:,} chats", "note", catalog),
+        "concurrent_chat": _capacity(setting, CHAT_TOKENS, soap * SOAP_TOKENS, f"{soap:,} notes", "chat", catalog),
     }
 
 
-def _sessions(site: Site, catalog: Catalog) -> dict[str, Estimate]:
-    """Sessions whose cache fits beside the plan's number of the other kind."""
-    name = site.spec.routes["chat"].model
-    tokens = rules.fit_of(site.spec, rules.HEALTHY, catalog).kv_tokens[name]
-    soap, chat = site.spec.targets["concurrent_soap"].plan, site.spec.targets["concurrent_chat"].plan
-    how = f"cache of {tokens:,} tokens; a note takes {SOAP_TOKENS}, a chat {CHAT_TOKENS}"
-    return {
-        "concurrent_soap": Estimate(None, float(max(0, (tokens - chat * CHAT_TOKENS) // SOAP_TOKENS)), how),
-        "concurrent_chat": Estimate(None, float(max(0, (tokens - soap * SOAP_TOKENS) // CHAT_TOKENS)), how),
-    }
+def _capacity(setting: Setting, each: int, others: int, beside: str, word: str, catalog: Catalog) -> Estimate:
+    tokens = setting.answerers["chat"].kv_tokens
+    ceiling = cache_ceiling(setting, catalog)
+    how = (
+        f"cache of {tokens:,} tokens - {others:,} of {beside}, {each:,} a {word};"
+        f" {ceiling:,} tokens on all {setting.gpu_count} GPUs with nothing else on them"
+    )
+    return Estimate(float(max(0, (ceiling - others) // each)), float(max(0, (tokens - others) // each)), how)
 
 
-def _speech(site: Site, catalog: Catalog) -> dict[str, Estimate]:
-    name, model, gpu, _ = _served(site, "audio", catalog)
-    weights = catalog.formats[site.spec.models[name].format]
-    alone = latency.speech_expected(model, weights, gpu, AUDIO_S, 1, catalog)
-    return {
-        "whisper_p95_s": Estimate(
-            latency.speech_floor(model, weights, gpu, AUDIO_S, catalog),
-            latency.speech_expected(model, weights, gpu, AUDIO_S, RECORDINGS_AT_ONCE, catalog),
-            f"20 windows in one batch; alone {alone:.2f} s, expected with {RECORDINGS_AT_ONCE} recordings at once",
-        )
-    }
+def cache_ceiling(setting: Setting, catalog: Catalog) -> int:
+    """Tokens of cache with every GPU for the chat's model, the smallest weights, an 8-bit cache: nothing holds more."""
+    model, gpu = setting.answerers["chat"].model, setting.gpu
+    smallest = min(model.weight_bytes(weights) for weights in catalog.formats.values())
+    reserve = gpu.activation_reserve_mib * 1024**2
+    free = setting.gpu_count * (budget_bytes(gpu, catalog) - reserve) - smallest
+    return max(0, free) // model.kv_bytes_per_token(1)
 
 
-def _retrieval(site: Site, catalog: Catalog) -> dict[str, Estimate]:
-    seconds = _encode(site, "embed", 1, catalog) + _encode(site, "rerank", PASSAGES, catalog)
+def speech(setting: Setting, catalog: Catalog) -> Estimate:
+    """Seconds to transcribe 10 minutes, p95, with the load's number of recordings at once."""
+    who, gpu, recordings = setting.answerers["audio"], setting.gpu, setting.load.recordings
+    floor = latency.speech_floor(who.model, who.weights, gpu, AUDIO_S, catalog)
+    alone = latency.speech_expected(who.model, who.weights, gpu, AUDIO_S, 1, catalog)
+    expected = latency.speech_expected(who.model, who.weights, gpu, AUDIO_S, recordings, catalog)
+    sequential = latency.speech_sequential_floor(who.model, who.weights, gpu, AUDIO_S, catalog)
+    how = (
+        f"20 windows in one batch {floor:.2f} s at 100 % ({sequential:.1f} s one after the other); alone {alone:.2f} s,"
+        f" with {recordings} recordings at once {expected:.2f} s"
+    )
+    return Estimate(floor, expected, how)
+
+
+def _retrieval(setting: Setting, catalog: Catalog) -> Estimate:
+    seconds = _encode(setting, "embed", 1, catalog) + _encode(setting, "rerank", PASSAGES, catalog)
     passages = f"{PASSAGES} passages of {latency.PASSAGE_TOKENS} tokens"
     how = f"one query embedded, {passages} ranked; search and network not counted"
-    return {"retrieval_p95_s": Estimate(seconds * catalog.vllm.prefill_efficiency, seconds, how)}
+    return Estimate(seconds * catalog.vllm.prefill_efficiency, seconds, how)
 
 
-def _encode(site: Site, route: RouteName, passages: int, catalog: Catalog) -> float:
-    name, model, gpu, gpus = _served(site, route, catalog)
-    weights = catalog.formats[site.spec.models[name].format]
-    return latency.prefill(model, weights, gpu, gpus, passages * latency.PASSAGE_TOKENS, catalog)
+def _encode(setting: Setting, route: str, passages: int, catalog: Catalog) -> float:
+    who = setting.answerers[route]
+    return latency.prefill(who.model, who.weights, setting.gpu, who.gpus, passages * latency.PASSAGE_TOKENS, catalog)
+
+
+def up(setting: Setting, outages: Outages, target: float) -> Estimate:
+    """Availability of a year with the assumed failures; the ceiling is a year without one."""
+    year = availability.assess(target, setting.weights_bytes, setting.derate_s, setting.nodes, outages)
+    hosts = "one host" if setting.nodes == 1 else f"{setting.nodes} hosts"
+    how = (
+        f"{target:.1%} allows {year.allowed:.2f} h a year; on {hosts}: {outages.reboots_per_year} reboots of"
+        f" {year.reboot:.2f} h and one lost GPU = {year.planned:.1f} h, one hardware failure = {year.repair:.0f} h"
+    )
+    return Estimate(year.quiet, year.expected, how)
 
 
 def verdict(better: str, accepted: float, estimate: Estimate | None) -> str:
-    """`impossible` (beyond the floor), `at risk` (beyond what to expect), `met`, or `measured`."""
+    """`impossible` (beyond the floor or ceiling), `at risk` (beyond what to expect), `met`, or `measured`."""
     if estimate is None:
         return "measured"
     if better == "higher":
+        if estimate.floor is not None and accepted > estimate.floor:
+            return "impossible"
         return "met" if accepted <= estimate.expected else "at risk"
     if estimate.floor is not None and accepted < estimate.floor:
         return "impossible"
