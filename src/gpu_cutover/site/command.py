@@ -10,8 +10,6 @@ from typing import Any
 
 from ..errors import EXIT_DONE
 
-BAR = 32  # characters
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `check` and its options."""
@@ -58,30 +56,13 @@ def _order(plan: dict[str, Any], tenant: str) -> int | None:
 
 
 def _placement(site: Any, name: str, plan: dict[str, Any], catalog: Any) -> dict[str, Any]:
-    from ..planning.fit import GIB
+    from ..planning import bars
     from .rules import fit_of, lost_gpu
 
     verdict = fit_of(site.spec, name, catalog)
     return {
         "lost": lost_gpu(name),
-        "gpus": [
-            {
-                "gpu": gpu.gpu,
-                "budget_gib": round(gpu.budget / GIB, 1),
-                "used_gib": round(gpu.used / GIB, 1),
-                "engines": [
-                    {
-                        "model": share.name,
-                        "weights_gib": round(share.weights / GIB, 2),
-                        "activations_gib": round(share.activations / GIB, 2),
-                        "cache_gib": round(share.kv / GIB, 2),
-                        "fraction": share.fraction,
-                    }
-                    for share in gpu.shares
-                ],
-            }
-            for gpu in verdict.gpus
-        ],
+        "gpus": bars.memory(verdict),
         "cache_tokens": {model: tokens for model, tokens in verdict.kv_tokens.items() if tokens},
         "off": plan["placements"][name]["off"],
         "degraded": plan["placements"][name]["degraded"],
@@ -116,26 +97,14 @@ def _tenant_lines(summary: dict[str, Any]) -> Iterator[str]:
 
 
 def _placement_lines(summary: dict[str, Any]) -> Iterator[str]:
-    yield "Placements         # weights  = activations  + cache  . free"
+    from ..planning import bars
+
+    yield f"Placements         {bars.LEGEND}"
     for name, placement in summary["placements"].items():
         notes = [f"{route}: {reason}" for route, reason in placement["degraded"].items()]
         yield f"  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
         for gpu in placement["gpus"]:
-            if gpu["gpu"] == placement["lost"]:
-                yield f"    GPU {gpu['gpu']}  lost"
-                continue
-            models = ", ".join(engine["model"] for engine in gpu["engines"]) or "free"
-            yield f"    GPU {gpu['gpu']}  [{_bar(gpu)}] {gpu['used_gib']:5.1f} of {gpu['budget_gib']:.1f} GiB  {models}"
-
-
-def _bar(gpu: dict[str, Any]) -> str:
-    """Parts of the budget as characters; rounding never makes the bar longer than it is."""
-    bar = ""
-    reached = 0.0
-    for sign, part in (("#", "weights_gib"), ("=", "activations_gib"), ("+", "cache_gib")):
-        reached += sum(engine[part] for engine in gpu["engines"])
-        bar += sign * (round(min(1.0, reached / gpu["budget_gib"]) * BAR) - len(bar))
-    return bar.ljust(BAR, ".")
+            yield f"    {bars.line(gpu, placement['lost'])}"
 
 
 def _target_lines(summary: dict[str, Any]) -> Iterator[str]:
