@@ -159,7 +159,7 @@ WRONG: list[tuple[str, Change, str, str]] = [
         "an unknown format",
         put("awq-int3", "models", "llama-3.1-70b-instruct", "format"),
         "site.models.llama-3.1-70b-instruct.format",
-        "awq-int4?",
+        "did you mean awq-int4",
     ),
     ("a short revision", put("main", "models", "bge-m3", "revision"), "site.models.bge-m3.revision", "[0-9a-f]{40}"),
     (

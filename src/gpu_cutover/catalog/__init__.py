@@ -319,7 +319,7 @@ def _names(kind: Kind, catalog: Catalog) -> Mapping[str, Any]:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_TYPES: Mapping[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool, "None": NoneType}
+_TYPES: Mapping[str, Any] = {"int": int, "float": int | float, "str": str, "bool": bool, "None": NoneType}
 _SCALARS: Mapping[str, Callable[[str], Any]] = {
     "tag:yaml.org,2002:int": int,
     "tag:yaml.org,2002:float": float,
@@ -385,18 +385,31 @@ def _sourced(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "sources": sources}
 
 
+@cache
+def _fields(cls: Callable[..., Any]) -> Mapping[str, tuple[bool, tuple[Any, ...], str]]:
+    """By field: whether it must be there, the types its annotation allows, and the annotation."""
+    return {
+        field.name: (
+            field.default is MISSING,
+            tuple(_TYPES.get(name, object) for name in str(field.type).split(" | ")),
+            str(field.type),
+        )
+        for field in fields(cls)  # type: ignore[arg-type]
+    }
+
+
 def _built(cls: Callable[..., T], values: Mapping[str, Any]) -> T:
     """A dataclass from its values: each must be there, known, and of the annotated type."""
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    known = _fields(cls)
     for key in values:
         if key not in known:
             raise _EntryError(key, f"is not known here; known are {', '.join(known)}")
-    for key, field in known.items():
-        if key in values:
-            if not any(isinstance(values[key], _TYPES.get(name, object)) for name in str(field.type).split(" | ")):
-                raise _EntryError(key, f"{values[key]!r} is not of type {field.type}")
-        elif field.default is MISSING:
-            raise _EntryError(key, "is missing")
+    for key, (needed, types, annotation) in known.items():
+        if key not in values:
+            if needed:
+                raise _EntryError(key, "is missing")
+        elif not isinstance(values[key], types):
+            raise _EntryError(key, f"{values[key]!r} is not of type {annotation}")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
@@ -446,11 +459,6 @@ def _entry(file: str, name: str, entry: Any, read: Reader[T]) -> T:
     except _EntryError as wrong:
         fix = "compare with the other entries of the file (docs/catalog.md)"
         raise InputError(f"catalog/{file}", f"{name}.{wrong.key}", wrong.problem, fix) from None
-
-
-def read_one(file: str, cls: Callable[..., T], directory: Path = DIRECTORY) -> T:
-    """A file that is one entry, each value `{value, source}`, as `cls`. Raises InputError."""
-    return _entry(file, Path(file).stem, _read(file, directory), _leaves(cls))
 
 
 def read_catalog(directory: Path) -> Catalog:

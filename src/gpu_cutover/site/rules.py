@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
-from ..catalog import Catalog
+from ..catalog import Catalog, fix_for_unknown
 from ..planning import fit as fitting
 from .model import Calendar, Spec
 from .problems import Problem, dotted, nearest, shown
@@ -35,7 +35,7 @@ def instances(spec: Spec, catalog: Catalog) -> dict[str, fitting.Instance]:
             model=catalog.models[name],
             weights=catalog.formats[model.format],
             engine=model.engine,
-            kv_bytes=1 if model.kv_cache_dtype == "fp8" else 2,
+            kv_bytes=catalog.kv_formats[model.kv_cache_dtype].bytes_per_number(),
             max_model_len=model.max_model_len,
             kv_gib=model.kv_gib,
         )
@@ -53,18 +53,18 @@ def fit_of(spec: Spec, placement: str, catalog: Catalog) -> fitting.Fit:
 
 def _tier(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
     if spec.tier not in catalog.tiers:
-        yield Problem("tier", f"{spec.tier} is not a tier of the catalog", nearest(spec.tier, catalog.tiers))
+        yield Problem("tier", f"{spec.tier} is not a tier of the catalog", fix_for_unknown("tier", spec.tier, catalog))
 
 
 def _models(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
     for name, model in spec.models.items():
         key = f"models.{name}"
         if name not in catalog.models:
-            yield Problem(key, "is not a model of the catalog", nearest(name, catalog.models))
+            yield Problem(key, "is not a model of the catalog", fix_for_unknown("model", name, catalog))
             continue
         known = catalog.models[name]
         if model.format not in catalog.formats:
-            fix = nearest(model.format, catalog.formats)
+            fix = fix_for_unknown("format", model.format, catalog)
             yield Problem(f"{key}.format", f"{model.format} is not a format of the catalog", fix)
         elif known.kind != "decoder" and model.format != "bf16":
             yield Problem(f"{key}.format", f"{model.format} is for language models; {name} is not one", "use bf16")
@@ -74,6 +74,24 @@ def _models(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
             yield Problem(f"{key}.max_model_len", problem, f"use at most {longest}")
         if model.engine == "triton" and known.kind != "encoder":
             yield Problem(f"{key}.engine", "Triton serves only embedding and ranking models here", "use vllm")
+
+
+def _formats(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
+    """Every format has a kernel on the tier's GPU, and an engine that can load it."""
+    gpu = catalog.gpus[catalog.tiers[spec.tier].gpu]
+    here = f"{gpu.name} (compute capability {gpu.compute_capability})"
+    for name, model in spec.models.items():
+        weights, cache = catalog.formats[model.format], catalog.kv_formats[model.kv_cache_dtype]
+        if model.engine not in weights.engines:
+            fix = f"use {' or '.join(weights.engines)}"
+            yield Problem(f"models.{name}.engine", f"{model.engine} cannot load {model.format} files", fix)
+        if not weights.runs_on(gpu):
+            problem = f"{model.format} needs compute capability {weights.min_capability}, not there on {here}"
+            fitting_formats = [known for known, form in catalog.formats.items() if form.runs_on(gpu)]
+            yield Problem(f"models.{name}.format", problem, f"use {' or '.join(fitting_formats)}")
+        if not cache.runs_on(gpu):
+            problem = f"{model.kv_cache_dtype} needs compute capability {cache.min_capability}, not there on {here}"
+            yield Problem(f"models.{name}.kv_cache_dtype", problem, "use auto")
 
 
 def _routes(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
@@ -261,6 +279,7 @@ def _calendar(spec: Spec, catalog: Catalog) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     _tier,
     _models,
+    _formats,
     _routes,
     _placement_names,
     _placement_engines,
