@@ -14,21 +14,13 @@ from typing import Any
 from ..catalog import Gpu, Tier
 from ..catalog.power import PowerRule, load_power_rule
 from ..site.model import Power as Declared
+from .figure import Figure, rounded
 from .finding import Finding, in_order
 
 BTU_PER_WH = 3.412
 W_PER_TON = 3517  # one ton of refrigeration
 PLAN = "upgrade plan, section 3; catalog tier and GPU power"
 SITE = "site power; catalog tier and GPU power"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A number and how it came about, in one line."""
-
-    value: float
-    unit: str
-    arithmetic: str
 
 
 @dataclass(frozen=True)
@@ -435,13 +427,5 @@ def _cords(power: Power, rule: PowerRule) -> list[Finding]:
 def as_json(power: Power) -> dict[str, Any]:
     """Plain data: figures as `{value, unit, arithmetic}`, values to four digits after the point."""
     plain = asdict(power)
-    _round(plain)
+    rounded(plain)
     return plain
-
-
-def _round(data: dict[str, Any]) -> None:
-    for key, value in data.items():
-        if isinstance(value, dict):
-            _round(value)
-        elif isinstance(value, float):
-            data[key] = round(value, 4)
