@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..planning.power import ups_kva, ups_minutes
 from .check import About, Check, equals, number, reading_of, unproven
 
 PURCHASE = "records/purchase.yml"
-UPS_MARGIN, POWER_FACTOR, UPS_EFFICIENCY = 1.25, 0.95, 0.92
-UPS_SOURCE = "site power.ups_*; sizing with 25 % margin, power factor 0.95, inverter efficiency 0.92"
 
 # part: (words, the tier's key for how many, who is asked)
 PARTS = {
@@ -107,11 +106,16 @@ def power(host: str, plan: Mapping[str, Any], machine: Mapping[str, Any]) -> lis
     ac = dc / efficiency
     seen = f"{measured_ac:.0f} W AC measured" if measured_ac is not None else "no draw measured"
     load = f"{dc:.0f} W DC (nameplate sum {nameplate:.0f} W, {seen})"
-    kva = ac * UPS_MARGIN / (POWER_FACTOR * 1000)
-    minutes = float(declared["ups_battery_kwh"]) * UPS_EFFICIENCY / (ac / 1000) * 60
+    rule = declared["rule"]
+    kva = ups_kva(ac, rule["ups_margin"], rule["power_factor"])
+    minutes = ups_minutes(float(declared["ups_battery_kwh"]), ac, rule["ups_efficiency"], rule["battery_usable"])
     supplies = f"{declared['psu_count']} x {declared['psu_watts']} W on {declared['feeds']} feeds"
     redundancy = About(host, "site gates.psu_load_max", "nothing is left when one feed is lost")
-    ups = About(host, UPS_SOURCE)
+    ups = About(
+        host,
+        f"site power.ups_*; sizing with {rule['ups_margin']:.0%} margin, power factor {rule['power_factor']:g},"
+        f" inverter efficiency {rule['ups_efficiency']:g}",
+    )
     return [
         redundancy.at_most(
             "power.redundancy",

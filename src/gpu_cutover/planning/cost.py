@@ -289,9 +289,8 @@ def _contradiction(budget: Cost, prices: Prices) -> list[Finding]:
             "payback-contradiction",
             "major",
             0.9,
-            f"The plan says payback in {short.months:g} months and in {long.months:g}: for {short.months:g} it saves"
-            f" {short.needs_saving_month.arithmetic} a month, the bill of {short.needs_tenants.value:.0f} tenants;"
-            f" its own inputs at {budget.projected.tenants} tenants give {cash.arithmetic if cash else 'no payback'}",
+            f"The plan says payback in {short.months:g} months and in {long.months:g}: {short.months:g} need a saving of"
+            f" {short.needs_saving_month.arithmetic} a month, the bill of {short.needs_tenants.value:.0f} tenants; its own inputs at {budget.projected.tenants} tenants give {cash.arithmetic if cash else 'no payback'}",
             fix,
             "; ".join(claim.source for claim in budget.claims),
         )
@@ -354,7 +353,7 @@ def _twice(budget: Cost) -> list[Finding]:
             "minor",
             0.6,
             "The run-rate holds the hardware's amortisation, so payback against it counts the hardware twice:"
-            f" {twice.arithmetic}, without it {cash.arithmetic}; its {claim.months:g} months are neither, they need"
+            f" {twice.arithmetic}, without it {cash.arithmetic}; the {claim.months:g} months are neither, they need"
             f" cash costs of {claim.needs_opex_month.arithmetic} a month",
             "use the run-rate to compare months, cash costs alone for payback",
             "upgrade plan, section 7",

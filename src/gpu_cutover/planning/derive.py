@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict
 from typing import Any
 
 from ..catalog import Catalog, load_catalog
+from ..catalog.power import load_power_rule
 from ..site import rules
 from ..site.model import RouteName, Site, Tenant
-from . import latency
+from . import latency, power
 from .targets import estimates, setting_of, verdict
 
 MODELS_DIR = "/srv/models"
@@ -49,7 +49,7 @@ def derive(site: Site) -> dict[str, Any]:
         "edge": _edge(site),
         "litellm": {"cloud": _cloud_models(site, catalog), "onprem": _onprem_models(site, catalog)},
         "driver": _driver(site, catalog),
-        "power": _power(site, catalog),
+        "power": _power(site),
         "monitoring": _monitoring(site, catalog),
     }
 
@@ -372,26 +372,23 @@ def _driver(site: Site, catalog: Catalog) -> dict[str, Any]:
 
 
 def power_sum(site: Site) -> dict[str, float]:
-    """Nameplate power of the GPU host in W: DC sum, AC at the supplies' efficiency, what is left with one feed lost.
-
-    With A/B feeds a whole feed's supplies go at once; with one feed a single supply does.
-    """
+    """Nameplate power of the GPU host in W: DC sum, AC at the supplies' efficiency, what is left with one feed lost."""
     catalog = load_catalog()
     tier = catalog.tiers[site.spec.tier]
-    gpu = catalog.gpus[tier.gpu]
-    power = site.spec.power
-    dc = tier.gpu_count * gpu.power_max_w + tier.cpu_count * tier.cpu_tdp_w + tier.rest_w
-    lost = math.ceil(power.psu_count / power.feeds) if power.feeds > 1 else 1
+    declared = site.spec.power
+    supplies = power.Supplies(declared.psu_count, declared.psu_watts, declared.feeds)
+    dc = power.dc_w(tier, catalog.gpus[tier.gpu])
     return {
         "dc_w": dc,
-        "ac_w": round(dc / tier.psu_efficiency),
-        "usable_w": power.psu_count * power.psu_watts,
-        "usable_redundant_w": (power.psu_count - lost) * power.psu_watts,
+        "ac_w": round(power.ac_w(dc, tier.psu_efficiency)),
+        "usable_w": supplies.usable_w(),
+        "usable_redundant_w": supplies.remaining_w(),
     }
 
 
-def _power(site: Site, catalog: Catalog) -> dict[str, Any]:
-    return {**site.spec.power.model_dump(mode="json"), **power_sum(site)}
+def _power(site: Site) -> dict[str, Any]:
+    """The declared power, the sums, and the rule that UPS and battery are sized by."""
+    return {**site.spec.power.model_dump(mode="json"), **power_sum(site), "rule": _plain(load_power_rule())}
 
 
 def _monitoring(site: Site, catalog: Catalog) -> dict[str, Any]:
