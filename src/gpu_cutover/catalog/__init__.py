@@ -369,14 +369,15 @@ def _is_leaf(entry: Any) -> bool:
     return isinstance(entry, dict) and set(entry) == {"value", "source"}
 
 
-def _split(entry: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def _split(entry: Mapping[Any, Any], above: str = "") -> tuple[dict[Any, Any], dict[Any, Any]]:
     """Values and sources of `{key: {value, source}}`, one level of nesting allowed."""
     values: dict[Any, Any] = {}
     sources: dict[Any, Any] = {}
     for key, leaf in entry.items():
         if not isinstance(leaf, dict):
-            raise _EntryError(key, "has no source: write {value: …, source: …}")
-        values[key], sources[key] = (leaf["value"], leaf["source"]) if _is_leaf(leaf) else _split(leaf)
+            raise _EntryError(f"{above}{key}", "has no source: write {value: …, source: …}")
+        inner = (leaf["value"], leaf["source"]) if _is_leaf(leaf) else _split(leaf, f"{above}{key}.")
+        values[key], sources[key] = inner
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}, sources
 
 
