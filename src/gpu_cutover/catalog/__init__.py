@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields, replace
-from datetime import date
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, overload
-
-import yaml
+from typing import Any, Literal, overload
 
 from ..errors import InputError
 from .architecture import VISION_FAMILIES, Architecture
-
-DIRECTORY = Path(__file__).parent
+from .reading import DIRECTORY, EntryError, Reader, built, leaves, read_entry, read_file, whole
 
 KINDS = ("decoder", "speech", "encoder")
 
@@ -280,8 +275,6 @@ class Catalog:
 
 
 Kind = Literal["gpu", "model", "format", "tier"]
-T = TypeVar("T")
-Reader = Callable[[str, Mapping[str, Any]], T]  # name of the entry, its content
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -319,110 +312,6 @@ def _names(kind: Kind, catalog: Catalog) -> Mapping[str, Any]:
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
-_TYPES: Mapping[str, Any] = {"int": int, "float": int | float, "str": str, "bool": bool, "None": NoneType}
-_SCALARS: Mapping[str, Callable[[str], Any]] = {
-    "tag:yaml.org,2002:int": int,
-    "tag:yaml.org,2002:float": float,
-    "tag:yaml.org,2002:bool": lambda text: text.lower() in ("true", "yes", "on"),
-    "tag:yaml.org,2002:null": lambda text: None,
-    "tag:yaml.org,2002:timestamp": date.fromisoformat,
-}
-
-
-class _EntryError(Exception):
-    """One wrong key of an entry."""
-
-    def __init__(self, key: object, problem: str) -> None:
-        super().__init__(f"{key} {problem}")
-        self.key, self.problem = str(key), problem
-
-
-def _read(name: str, directory: Path = DIRECTORY) -> dict[str, Any]:
-    """A file of the catalog as plain data. Raises InputError for what is no table, or names a key twice."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        document = _value(yaml.compose((directory / name).read_bytes(), Loader=loader))
-    except (yaml.YAMLError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"catalog/{name}", "(whole file)", problem, "correct the YAML") from None
-    except _EntryError as wrong:
-        raise InputError(f"catalog/{name}", wrong.key, wrong.problem, "keep one of them") from None
-    if not isinstance(document, dict):
-        raise InputError(f"catalog/{name}", "(whole file)", "is not a table of entries", "see docs/catalog.md")
-    return document
-
-
-def _value(node: Any) -> Any:
-    """Plain data of a YAML node. Half the time of yaml.load, and it tells a key that stands twice."""
-    if isinstance(node, yaml.MappingNode):
-        pairs = {_value(key): _value(value) for key, value in node.value}
-        if len(pairs) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            raise _EntryError(next(key for key in keys if keys.count(key) > 1), "stands here twice")
-        return pairs
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item) for item in node.value]
-    return _SCALARS.get(node.tag, str)(node.value) if node else None
-
-
-def _is_leaf(entry: Any) -> bool:
-    return isinstance(entry, dict) and set(entry) == {"value", "source"}
-
-
-def _split(entry: Mapping[Any, Any], above: str = "") -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Values and sources of `{key: {value, source}}`, one level of nesting allowed."""
-    values: dict[Any, Any] = {}
-    sources: dict[Any, Any] = {}
-    for key, leaf in entry.items():
-        if not isinstance(leaf, dict):
-            raise _EntryError(f"{above}{key}", "has no source: write {value: …, source: …}")
-        inner = (leaf["value"], leaf["source"]) if _is_leaf(leaf) else _split(leaf, f"{above}{key}.")
-        values[key], sources[key] = inner
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}, sources
-
-
-def _sourced(entry: Mapping[str, Any]) -> dict[str, Any]:
-    values, sources = _split(entry)
-    return {**values, "sources": sources}
-
-
-@cache
-def _fields(cls: Callable[..., Any]) -> Mapping[str, tuple[bool, tuple[Any, ...], str]]:
-    """By field: whether it must be there, the types its annotation allows, and the annotation."""
-    return {
-        field.name: (
-            field.default is MISSING,
-            tuple(_TYPES.get(name, object) for name in str(field.type).split(" | ")),
-            str(field.type),
-        )
-        for field in fields(cls)  # type: ignore[arg-type]
-    }
-
-
-def _built(cls: Callable[..., T], values: Mapping[str, Any]) -> T:
-    """A dataclass from its values: each must be there, known, and of the annotated type."""
-    known = _fields(cls)
-    for key in values:
-        if key not in known:
-            raise _EntryError(key, f"is not known here; known are {', '.join(known)}")
-    for key, (needed, types, annotation) in known.items():
-        if key not in values:
-            if needed:
-                raise _EntryError(key, "is missing")
-        elif not isinstance(values[key], types):
-            raise _EntryError(key, f"{values[key]!r} is not of type {annotation}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-
-
-def _leaves(cls: Callable[..., T]) -> Reader[T]:
-    """Reads entries whose every value is `{value, source}`."""
-    return lambda name, entry: _built(cls, _sourced(entry))
-
-
-def _whole(cls: Callable[..., T]) -> Reader[T]:
-    """Reads entries with one source for all values."""
-    return lambda name, entry: _built(cls, entry)
-
 
 def _model(name: str, entry: Mapping[str, Any]) -> Model:
     shape = dict(entry.get("architecture") or {})
@@ -430,36 +319,26 @@ def _model(name: str, entry: Mapping[str, Any]) -> Model:
         numbers = dict(shape["vision"])
         family = numbers.pop("family", None)
         if family not in VISION_FAMILIES:
-            raise _EntryError("vision.family", f"{family!r} is none of {', '.join(VISION_FAMILIES)}")
-        shape["vision"] = _built(VISION_FAMILIES[family], numbers)
-    model = _built(Model, {**entry, "name": name, "architecture": _built(Architecture, shape)})
+            raise EntryError("vision.family", f"{family!r} is none of {', '.join(VISION_FAMILIES)}")
+        shape["vision"] = built(VISION_FAMILIES[family], numbers)
+    model = built(Model, {**entry, "name": name, "architecture": built(Architecture, shape)})
     if model.kind not in KINDS:
-        raise _EntryError("kind", f"{model.kind!r} is none of {', '.join(KINDS)}")
+        raise EntryError("kind", f"{model.kind!r} is none of {', '.join(KINDS)}")
     return model
 
 
 _TABLES: Mapping[str, Reader[Any]] = {
-    "gpus": _leaves(Gpu),
+    "gpus": leaves(Gpu),
     "models": _model,
-    "formats": _leaves(Format),
-    "kv_formats": _leaves(KvFormat),
-    "tiers": _leaves(Tier),
-    "drivers": _leaves(Driver),
-    "targets": _whole(Target),
-    "routes": _whole(Route),
-    "providers": _leaves(Provider),
+    "formats": leaves(Format),
+    "kv_formats": leaves(KvFormat),
+    "tiers": leaves(Tier),
+    "drivers": leaves(Driver),
+    "targets": whole(Target),
+    "routes": whole(Route),
+    "providers": leaves(Provider),
 }
-_ENGINES: Mapping[str, Reader[Any]] = {"vllm": _leaves(VllmRule), "triton": _leaves(TritonRule)}
-
-
-def _entry(file: str, name: str, entry: Any, read: Reader[T]) -> T:
-    try:
-        if not isinstance(entry, dict):
-            raise _EntryError("(whole entry)", "is not a table")
-        return read(name, entry)
-    except _EntryError as wrong:
-        fix = "compare with the other entries of the file (docs/catalog.md)"
-        raise InputError(f"catalog/{file}", f"{name}.{wrong.key}", wrong.problem, fix) from None
+_ENGINES: Mapping[str, Reader[Any]] = {"vllm": leaves(VllmRule), "triton": leaves(TritonRule)}
 
 
 def read_catalog(directory: Path) -> Catalog:
@@ -467,10 +346,12 @@ def read_catalog(directory: Path) -> Catalog:
     tables: dict[str, Any] = {}
     for table, read in _TABLES.items():
         file = f"{table}.yml"
-        tables[table] = {name: _entry(file, name, entry, read) for name, entry in _read(file, directory).items()}
-    engines = _read("engines.yml", directory)
+        tables[table] = {
+            name: read_entry(file, name, entry, read) for name, entry in read_file(file, directory).items()
+        }
+    engines = read_file("engines.yml", directory)
     for name, read in _ENGINES.items():
-        tables[name] = _entry("engines.yml", name, engines.get(name), read)
+        tables[name] = read_entry("engines.yml", name, engines.get(name), read)
     return Catalog(**tables)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from . import _read, _sourced
+from .reading import leaves, read_entry, read_file
 
 
 @dataclass(frozen=True)
@@ -32,4 +32,4 @@ class PowerRule:
 @cache
 def load_power_rule() -> PowerRule:
     """Read `power.yml` once (about 2 ms)."""
-    return PowerRule(**_sourced(_read("power.yml")))
+    return read_entry("power.yml", "power", read_file("power.yml"), leaves(PowerRule))

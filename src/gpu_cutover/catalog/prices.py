@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from . import _read, _sourced
+from .reading import leaves, read_entry, read_file
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,4 @@ class Prices:
 @cache
 def load_prices() -> Prices:
     """Read `prices.yml` once (about 2 ms)."""
-    return Prices(**_sourced(_read("prices.yml")))
+    return read_entry("prices.yml", "prices", read_file("prices.yml"), leaves(Prices))
