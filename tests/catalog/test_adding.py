@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gpu_cutover.catalog import DIRECTORY, Kind, load_catalog, lookup, read_catalog
 from gpu_cutover.errors import InputError
@@ -74,7 +76,15 @@ def test_a_new_gpu_and_a_server_of_it_are_two_entries(directory: Path) -> None:
 
 
 WRONG = [
-    ("models.yml", "tiny:\n  kind: decoder\n", "tiny.layers", "is missing"),
+    ("models.yml", "tiny:\n  kind: decoder\n", "tiny.(whole entry)", "is not a table"),
+    ("models.yml", "tiny:\n  architecture: {layers: 3}\n", "tiny.hidden", "is missing"),
+    (
+        "models.yml",
+        copied("models.yml", "llama-3.1-8b-instruct", "tiny").replace(" heads: 32", " heads: 0"),
+        "tiny.heads",
+        "0 is not above 0",
+    ),
+    ("models.yml", "? [a]\n: {}\n", "(whole file)", "a key that is no word"),
     ("models.yml", "tiny: 7\n", "tiny.(whole entry)", "is not a table"),
     (
         "models.yml",
@@ -102,6 +112,7 @@ WRONG = [
     ),
     ("models.yml", copied("models.yml", "bge-m3", "bge-m3"), "bge-m3", "stands here twice"),
     ("gpus.yml", copied("gpus.yml", "l4", "l5").replace('source: "data', 'sauce: "data'), "l5.nvlink.value", "source"),
+    ("tiers.yml", copied("tiers.yml", "l40s-4", "x").replace("value: l40s,", "value: l40,"), "x.gpu", "not a gpu"),
     ("gpus.yml", "l5:\n  name: NVIDIA L5\n", "l5.name", "has no source"),
     ("formats.yml", "int3:\n  bits: {value: 3, source: none}\n", "int3.group", "is missing"),
     ("formats.yml", "int3: [\n", "(whole file)", "while parsing"),
@@ -118,6 +129,29 @@ def test_a_wrong_entry_is_told_with_file_and_key(directory: Path, file: str, tex
     assert caught.value.key == key
     assert words in caught.value.problem
     assert caught.value.fix
+
+
+JUNK = st.sampled_from(
+    ["", "null", "[]", "{}", "-1", "0", "1.5", "yes", "x", "'", "[a", "{value: 1}", "2026-13-45", "!!x y"]
+)
+
+
+@given(st.sampled_from(["gpus.yml", "models.yml", "formats.yml", "tiers.yml"]), st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_damaged_file_is_read_or_told_and_nothing_else(directory: Path, file: str, data: st.DataObject) -> None:
+    lines = (DIRECTORY / file).read_text().splitlines()
+    index = data.draw(st.sampled_from([n for n, line in enumerate(lines) if ":" in line and not line.startswith("#")]))
+    lines[index] = lines[index].partition(":")[0] + ": " + data.draw(JUNK)
+    (directory / file).write_text("\n".join(lines) + "\n")
+    try:
+        catalog = read_catalog(directory)
+    except InputError as told:
+        assert told.file == f"catalog/{file}" and told.key and told.fix
+    else:
+        assert all(model.parameters() > 0 for model in catalog.models.values())
+        assert all(tier.gpu in catalog.gpus and tier.same_socket([0]) for tier in catalog.tiers.values())
+    finally:
+        shutil.copyfile(DIRECTORY / file, directory / file)
 
 
 @pytest.mark.parametrize(

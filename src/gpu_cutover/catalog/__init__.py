@@ -314,25 +314,31 @@ def _names(kind: Kind, catalog: Catalog) -> Mapping[str, Any]:
 
 
 def _model(name: str, entry: Mapping[str, Any]) -> Model:
-    shape = dict(entry.get("architecture") or {})
-    if "vision" in shape:
-        numbers = dict(shape["vision"])
-        family = numbers.pop("family", None)
-        if family not in VISION_FAMILIES:
-            raise EntryError("vision.family", f"{family!r} is none of {', '.join(VISION_FAMILIES)}")
-        shape["vision"] = built(VISION_FAMILIES[family], numbers)
-    model = built(Model, {**entry, "name": name, "architecture": built(Architecture, shape)})
+    shape = entry.get("architecture")
+    if isinstance(shape, dict) and "vision" in shape:
+        shape = {**shape, "vision": _vision(shape["vision"])}
+    architecture = built(Architecture, shape, _SHAPE)
+    model = built(Model, {**entry, "name": name, "architecture": architecture})
     if model.kind not in KINDS:
         raise EntryError("kind", f"{model.kind!r} is none of {', '.join(KINDS)}")
     return model
 
 
+def _vision(entry: Any) -> Any:
+    numbers = dict(entry) if isinstance(entry, dict) else {}
+    family = str(numbers.pop("family", None))
+    if family not in VISION_FAMILIES:
+        raise EntryError("vision.family", f"{family} is none of {', '.join(VISION_FAMILIES)}")
+    return built(VISION_FAMILIES[family], numbers, ("layers", "hidden", "patch"))
+
+
+_SHAPE = ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab", "max_positions")
 _TABLES: Mapping[str, Reader[Any]] = {
-    "gpus": leaves(Gpu),
+    "gpus": leaves(Gpu, "memory_mib", "memory_bandwidth", "bf16_flops", "power_max_w"),
     "models": _model,
-    "formats": leaves(Format),
-    "kv_formats": leaves(KvFormat),
-    "tiers": leaves(Tier),
+    "formats": leaves(Format, "bits"),
+    "kv_formats": leaves(KvFormat, "bits"),
+    "tiers": leaves(Tier, "gpu_count", "sockets", "gpus_per_socket", "psu_count", "psu_watts", "psu_efficiency"),
     "drivers": leaves(Driver),
     "targets": whole(Target),
     "routes": whole(Route),
@@ -352,7 +358,12 @@ def read_catalog(directory: Path) -> Catalog:
     engines = read_file("engines.yml", directory)
     for name, read in _ENGINES.items():
         tables[name] = read_entry("engines.yml", name, engines.get(name), read)
-    return Catalog(**tables)
+    catalog = Catalog(**tables)
+    for name, tier in catalog.tiers.items():
+        if tier.gpu not in catalog.gpus:
+            problem = f"{tier.gpu} is not a gpu of the catalog"
+            raise InputError("catalog/tiers.yml", f"{name}.gpu", problem, fix_for_unknown("gpu", tier.gpu, catalog))
+    return catalog
 
 
 @cache

@@ -5,7 +5,7 @@ An entry has a source: either every value is a leaf `{value, source}`, or one `s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import date
 from functools import cache
@@ -57,6 +57,8 @@ def read_file(name: str, directory: Path = DIRECTORY) -> dict[str, Any]:
 def _value(node: Any) -> Any:
     """Plain data of a YAML node. Half the time of yaml.load, and it tells a key that stands twice."""
     if isinstance(node, yaml.MappingNode):
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            raise ValueError(f"a key that is no word, in line {node.start_mark.line + 1}")
         pairs = {_value(key): _value(value) for key, value in node.value}
         if len(pairs) < len(node.value):
             keys = [key.value for key, _ in node.value]
@@ -102,8 +104,10 @@ def _fields(cls: Callable[..., Any]) -> Mapping[str, tuple[bool, tuple[Any, ...]
     }
 
 
-def built(cls: Callable[..., T], values: Mapping[str, Any]) -> T:
-    """A dataclass from its values: each must be there, known, and of the annotated type."""
+def built(cls: Callable[..., T], values: Any, positive: Sequence[str] = ()) -> T:
+    """A dataclass from its values: each must be there, known, of the annotated type; those of `positive` above 0."""
+    if not isinstance(values, dict):
+        raise EntryError("(whole entry)", "is not a table")
     known = _fields(cls)
     for key in values:
         if key not in known:
@@ -114,12 +118,15 @@ def built(cls: Callable[..., T], values: Mapping[str, Any]) -> T:
                 raise EntryError(key, "is missing")
         elif not isinstance(values[key], types):
             raise EntryError(key, f"{values[key]!r} is not of type {annotation}")
+    for key in positive:
+        if values[key] <= 0:
+            raise EntryError(key, f"{values[key]} is not above 0")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
-def leaves(cls: Callable[..., T]) -> Reader[T]:
-    """Reads entries whose every value is `{value, source}`."""
-    return lambda name, entry: built(cls, sourced(entry))
+def leaves(cls: Callable[..., T], *positive: str) -> Reader[T]:
+    """Reads entries whose every value is `{value, source}`; values of `positive` must be above 0."""
+    return lambda name, entry: built(cls, sourced(entry), positive)
 
 
 def whole(cls: Callable[..., T]) -> Reader[T]:
