@@ -289,8 +289,9 @@ def _contradiction(budget: Cost, prices: Prices) -> list[Finding]:
             "payback-contradiction",
             "major",
             0.9,
-            f"The plan says payback in {short.months:g} months and in {long.months:g}: {short.months:g} need a saving of"
-            f" {short.needs_saving_month.arithmetic} a month, the bill of {short.needs_tenants.value:.0f} tenants; its own inputs at {budget.projected.tenants} tenants give {cash.arithmetic if cash else 'no payback'}",
+            f"The plan says payback in {short.months:g} months and in {long.months:g}: {short.months:g} need a saving"
+            f" of {short.needs_saving_month.arithmetic}, the bill of {short.needs_tenants.value:.0f} tenants;"
+            f" its own inputs at {budget.projected.tenants} tenants give {cash.arithmetic if cash else 'no payback'}",
             fix,
             "; ".join(claim.source for claim in budget.claims),
         )
