@@ -71,7 +71,7 @@ def _watch(path: Path, changed: str) -> dict[str, Any] | None:
 def _attempts(logs: Path, tenants: list[str]) -> dict[str, dict[str, int]]:
     counted = {leg: dict.fromkeys(tenants, 0) for leg in ("cloud", "onprem")}
     for pool in POOLS:
-        for record in reporting.read_since(logs / f"requests-{pool}.jsonl", 0.0):
+        for record in reporting.each_since(logs / f"requests-{pool}.jsonl", 0.0):
             by_tenant = counted.get(str(record.get("leg")))
             if by_tenant is not None:
                 name = str(record.get("tenant"))

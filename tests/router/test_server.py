@@ -55,7 +55,8 @@ class Stage:
         self.router.requests.flush()
         self.router.comparisons.flush()
         path = self.directory / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [record for record in map(json.loads, lines) if "entry" not in record]  # not the log's own lines
 
     def requests(self) -> list[dict[str, Any]]:
         return self.log(f"requests-{self.router.pool}.jsonl")

@@ -1,18 +1,12 @@
-"""The two files a router lives with: the route table it reads and the record log it writes."""
+"""The file a router lives by: the route table. (The log it writes: `record`.)"""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError
 from .table import Table, parse_table
-
-MAX_LOG_BYTES = 256 * 1024 * 1024  # two files of this size per log at most; no outside rotation needed
-FLUSH_LINES = 256
 
 
 def read_table(path: Path) -> Table:
@@ -52,36 +46,3 @@ class TableFile:
             except InputError as error:
                 self.problem = str(error)
         return self._table
-
-
-class RecordLog:
-    """JSON lines, buffered; one write per flush. Bounded: a full file becomes `<name>.1`, the older one goes."""
-
-    def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
-        self.path, self.max_bytes = path, max_bytes
-        self.problem: str | None = None
-        self._lines: list[bytes] = []
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        self._lines.append(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        if len(self._lines) >= FLUSH_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is buffered. A full disk is told in /health; it never fails a request."""
-        if not self._lines:
-            return
-        try:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-            try:
-                os.write(descriptor, b"".join(self._lines))
-                full = os.fstat(descriptor).st_size > self.max_bytes
-            finally:
-                os.close(descriptor)
-            self._lines.clear()
-            if full:
-                self.path.replace(self.path.with_name(self.path.name + ".1"))
-            self.problem = None
-        except OSError as error:
-            self.problem = f"{self.path}: {error.strerror}"
-            del self._lines[: -8 * FLUSH_LINES]

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from ..errors import EXIT_DONE, EXIT_USAGE, InputError
 from .files import TableFile
+from .log_key import DIRECTORY
 from .server import Router
 
 DRAIN_S = 60.0  # streams under way get this long after SIGTERM
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"gpu-cutover-router: {error}", file=sys.stderr)
         return EXIT_USAGE
-    asyncio.run(_serve(Router(table, arguments.log_dir), arguments))
+    log_key = arguments.log_key or DIRECTORY / f"{arguments.pool}.key"
+    asyncio.run(_serve(Router(table, arguments.log_dir, log_key), arguments))
     return EXIT_DONE
 
 
@@ -41,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-host", default="0.0.0.0", help="the monitor scrapes it")
     parser.add_argument("--metrics-port", type=int, required=True)
     parser.add_argument("--log-dir", type=Path, default=Path("/var/log/gpu-cutover"))
+    parser.add_argument("--log-key", type=Path, help=f"signs the records; {DIRECTORY}/<pool>.key without it")
     return parser
 
 

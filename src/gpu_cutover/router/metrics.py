@@ -48,4 +48,8 @@ class Metrics:
             f"{PREFIX}_mirror_dropped", "Copies dropped by the full queue", ["route"], registry=registry
         )
         self.mirror_waiting = Gauge(f"{PREFIX}_mirror_waiting", "Copies waiting in the queue", registry=registry)
+        self.record_lines = Gauge(f"{PREFIX}_record_lines", "Number of the request log's last line", registry=registry)
+        self.records_lost = Gauge(
+            f"{PREFIX}_records_lost", "Records lost since the start (full disk)", registry=registry
+        )
         Gauge(f"{PREFIX}_info", "The router's pool", ["pool"], registry=registry).labels(pool).set(1)

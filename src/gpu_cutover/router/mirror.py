@@ -18,8 +18,8 @@ from ..compare.answers import compare_answers, worst
 from ..compare.kinds import kind_of
 from ..compare.types import Comparison
 from .body import BadBodyError, parse_json
-from .files import RecordLog
 from .metrics import Metrics
+from .record import RecordLog
 from .table import Leg
 from .upstream import PATIENCE_S, Answer, LegFailedError, Question, ask, decoded
 

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..compare.kinds import primary
+from .log_files import rotated
 
 Rows = list[dict[str, Any]]
 MAX_SCORES = 5000  # per route, the newest; the gate's bound needs hundreds
 
 
 def read_since(path: Path, since: float) -> Rows:
-    """Records of a log and its rotated predecessor that are not older than `since` (epoch s), oldest first."""
-    found: Rows = []
-    for one in (path.with_name(path.name + ".1"), path):
+    """Records of a log's files that are not older than `since` (epoch s), oldest first; not the log's own lines."""
+    return list(each_since(path, since))
+
+
+def each_since(path: Path, since: float) -> Iterator[dict[str, Any]]:
+    """As `read_since`, one at a time: all files of a log do not fit into memory."""
+    for one in (*reversed(rotated(path)), path):
         try:
-            lines = one.read_bytes().splitlines()
+            with one.open("rb") as handle:
+                if os.fstat(handle.fileno()).st_mtime < since:
+                    continue
+                for record in map(_decoded, handle):
+                    if record is not None and record.get("t", 0) >= since:
+                        yield record
         except OSError:
             continue
-        found += [record for record in map(_decoded, lines) if record is not None and record.get("t", 0) >= since]
-    return found
 
 
 def _decoded(line: bytes) -> dict[str, Any] | None:
@@ -30,7 +39,7 @@ def _decoded(line: bytes) -> dict[str, Any] | None:
         data = json.loads(line)
     except ValueError:
         return None
-    return data if isinstance(data, dict) else None
+    return data if isinstance(data, dict) and "entry" not in data else None
 
 
 def comparisons_by_route(comparisons: Iterable[Mapping[str, Any]], routes: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -20,10 +20,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from .body import BadBodyError, wants_stream, with_model
 from .breaker import Breaker
 from .decide import Decision, Live, decide
-from .files import RecordLog, TableFile
+from .files import TableFile
 from .metrics import Metrics
 from .mirror import Copy, Mirror
 from .placement import POLL_S, PlacementFollower
+from .record import RecordLog
 from .table import ROUTES, Leg, Table
 from .upstream import EVENT_STREAM, PATIENCE_S, Answer, LegFailedError, Question, ask, new_session
 
@@ -59,12 +60,12 @@ class Step:
 class Router:
     """State of one router process and its handlers."""
 
-    def __init__(self, table: TableFile, log_dir: Path) -> None:
+    def __init__(self, table: TableFile, log_dir: Path, log_key: Path | None = None) -> None:
         self.table = table
         self.pool = table.get().pool
         self.metrics = Metrics(self.pool)
-        self.requests = RecordLog(log_dir / f"requests-{self.pool}.jsonl")
-        self.comparisons = RecordLog(log_dir / f"comparisons-{self.pool}.jsonl")
+        self.requests = RecordLog(log_dir / f"requests-{self.pool}.jsonl", key=log_key)
+        self.comparisons = RecordLog(log_dir / f"comparisons-{self.pool}.jsonl", key=log_key)
         self.placement = PlacementFollower()
         self.breakers: dict[str, Breaker] = {}
         self.session: aiohttp.ClientSession
@@ -98,8 +99,8 @@ class Router:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.session.close()
-        self.requests.flush()
-        self.comparisons.flush()
+        self.requests.close()
+        self.comparisons.close()
 
     async def _follow_placement(self) -> None:
         while True:
@@ -298,6 +299,8 @@ class Router:
         table = self.table.get()
         self.metrics.table_version.set(table.version)
         self.metrics.table_bad.set(self.table.problem is not None)
+        self.metrics.record_lines.set(self.requests.written)
+        self.metrics.records_lost.set(self.requests.lost)
         age = self.placement.age_s()
         self.metrics.placement_age.set(float("inf") if age is None else age)
         return web.Response(body=generate_latest(self.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
