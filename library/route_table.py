@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import time
-from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.gpu_cutover.errors import InputError
-from ansible.module_utils.gpu_cutover.router import change, probing
+from ansible.module_utils.gpu_cutover.errors import InputError, Refused
+from ansible.module_utils.gpu_cutover.router import orders
+from ansible.module_utils.gpu_cutover.router.journal import Journal
 
 DOCUMENTATION = r"""
 module: route_table
 short_description: The route tables of a gateway
 description:
-  - Installs tables, sets the states of tenants' routes, takes a model out of service or gives it back. Each table is
-    written whole under a lock, read back and compared. The router follows at its next request.
+  - Installs tables, sets the states of tenants' routes, takes tenants or a model back, gives a model back. Each table
+    is written whole under a lock, read back and compared. The router follows at its next request.
+  - The same orders, journal and answers as C(gpu-cutover-route), which serves the way without Ansible.
   - An illegal state (a sensitive tenant on the cloud above all) is refused and nothing is changed.
 author: gpu-cutover
 options:
@@ -46,8 +45,8 @@ options:
     type: dict
     suboptions:
       tenant: {description: The tenant; all tenants when left out., type: str}
+      route: {description: One route; all routes when left out., type: str}
       accept_off: {description: Sensitive tenants go off instead of staying., type: bool, default: false}
-      ready: {description: Routes whose cloud leg answers., type: list, elements: str, default: []}
   roll_back_model:
     description: On-prem model to take out of service, in the tables of O(pools).
     type: str
@@ -66,6 +65,26 @@ options:
     description: Metrics port of each pool's router. Wait until the routers say that they decide by the new table.
     type: dict
     default: {}
+  check:
+    description:
+      - Whether the target answers before traffic moves to it. V(fast) looks at its server, the breakers and what the
+        cloud did in the last minute; V(ask) puts a small question to every leg besides. With a target that does not
+        answer, O(set) and a model fail and nothing is changed; O(roll_back) leaves that route and tells it.
+    type: str
+    choices: [none, fast, ask]
+    default: none
+  record:
+    description: Kind of the ledger's record that the action C(record_changes) writes of this change.
+    type: str
+    choices: [none, cutover, rollback]
+    default: none
+  id:
+    description: Name of the change, the same on every gateway. One is made up when left out.
+    type: str
+  by:
+    description: Who ordered it.
+    type: str
+    default: ansible
   reason:
     description: Why, for the table's own record.
     type: str
@@ -87,11 +106,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: States before, C({tenant: {route: state}}), of the tenants set (all tenants for a model or an install).
+  description: States before, C({tenant: {route: state}}), of every route that moves.
   type: dict
   returned: always
 after:
-  description: States after, read back.
+  description: States after, read back, of the same routes.
   type: dict
   returned: always
 versions:
@@ -106,127 +125,65 @@ kept:
   description: What O(roll_back) had to leave, as sentences.
   type: list
   returned: always
+waiting:
+  description: Of RV(kept), what stayed because its cloud leg does not answer.
+  type: list
+  returned: always
+changes:
+  description: The gateway's latest changes as its journal tells them, for C(record_changes).
+  type: list
+  returned: always
 took_s:
   description: Seconds from first read to last read-back (and the routers' confirmation where asked for).
   type: float
   returned: always
 """
 
-POOLS = ("hybrid", "sealed")
-CONFIRM_S = 3.0
-Mutation = Callable[[Any], Any]
+TOLD_CHANGES = 100
 
 
-def _mutations(params: dict[str, Any], directory: Path, kept: list[str]) -> dict[str, list[Mutation]]:
-    """The changes each pool's table has to go through. Raises InputError for a tenant that no table has."""
-    wanted: dict[str, list[Mutation]] = {pool: [] for pool in POOLS}
-    for pool, planned in (params["install"] or {}).items():
-        wanted[pool].append(functools.partial(change.installed, planned=planned))
-    homes = {pool: set(_states(directory / f"{pool}.json")) for pool in POOLS}
-    for tenant, routes in (params["set"] or {}).items():
-        pool = next((name for name in POOLS if tenant in homes[name]), None)
-        if pool is None:
-            known = ", ".join(sorted(set().union(*homes.values()))) or "none: run day 4 first"
-            raise InputError(str(directory), f"tenants.{tenant}", "is in no route table", f"name one of {known}")
-        file = str(directory / f"{pool}.json")
-        wanted[pool].append(
-            functools.partial(change.with_states, wanted={tenant: routes}, file=file, only_from=params["only_from"])
-        )
-    back = params["roll_back"]
-    if back:
-        if back["tenant"] and not any(back["tenant"] in home for home in homes.values()):
-            raise InputError(str(directory), f"tenants.{back['tenant']}", "is in no route table", "name a tenant")
-        for pool in POOLS:
-            wanted[pool].append(functools.partial(change.rolled_back, **back, kept=kept))
-    for key, rolled_back in (("roll_back_model", True), ("clear_model", False)):
-        for pool in params["pools"] if params[key] else []:
-            file = str(directory / f"{pool}.json")
-            wanted[pool].append(
-                functools.partial(change.with_model, model=params[key], rolled_back=rolled_back, file=file)
-            )
-    return {pool: steps for pool, steps in wanted.items() if steps}
+def _order(params: dict[str, Any], write: bool) -> dict[str, Any]:
+    """The module's arguments as an order."""
+    made_up = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-ansible-{os.getpid()}"
+    common = {key: params[key] for key in ("by", "reason", "check", "record")}
+    common |= {"id": params["id"] or made_up, "path": "ansible", "write": write, "expect": params["expect"] or {}}
+    if params["install"] is not None:
+        return {**common, "do": "install", "tables": params["install"]}
+    if params["set"] is not None:
+        return {**common, "do": "set", "states": params["set"], "only_from": params["only_from"]}
+    if params["roll_back"] is not None:
+        return {**common, "do": "roll_back", **params["roll_back"]}
+    model = params["roll_back_model"] or params["clear_model"]
+    return {**common, "do": "model", "model": model, "out": bool(params["roll_back_model"]), "pools": params["pools"]}
 
 
-def _states(path: Path) -> change.States:
-    try:
-        return cast("change.States", change.states(json.loads(path.read_bytes())))
-    except (OSError, ValueError):
-        return {}
-
-
-def _through(steps: list[Mutation], raw: Any) -> Any:
-    for step in steps:
-        raw = step(raw)
-    return raw
-
-
-def _apply(module: AnsibleModule, directory: Path, kept: list[str]) -> dict[str, change.Changed]:
-    mutations = _mutations(module.params, directory, kept)
-    now = datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")  # noqa: UP017
-    run = functools.partial(change.change, reason=module.params["reason"], now=now)
-
-    def one(pool: str, write: bool) -> change.Changed:
-        return run(directory / f"{pool}.json", functools.partial(_through, mutations[pool]), write=write)
-
-    predicted = {pool: one(pool, False) for pool in mutations}  # all tables are legal before one is touched
-    if module.check_mode:
-        return predicted
-    kept.clear()
-    done = {pool: one(pool, True) for pool in mutations}
-    for pool, table in done.items():
-        if pool in module.params["confirm"]:
-            _confirm(int(module.params["confirm"][pool]), table.after["version"], f"router of pool {pool}")
-    return done
-
-
-def _confirm(port: int, version: int, who: str) -> None:
-    """Wait until the router itself says that it decides by this version. Raises OSError when it does not in time."""
-    deadline = time.monotonic() + CONFIRM_S
-    said: object = None
-    while time.monotonic() < deadline:
-        try:
-            said = probing.get_json(f"http://127.0.0.1:{port}/health", timeout_s=1.0).get("table_version")
-        except (OSError, ValueError) as error:
-            said = error
-        if said == version:
-            return
-        time.sleep(0.02)
-    raise OSError(f"the {who} does not confirm version {version} of its table (it says {said})")
-
-
-def _unexpected(directory: Path, expected: dict[str, Any]) -> Any:
-    merged: change.States = {}
-    for pool in POOLS:
-        merged.update(_states(directory / f"{pool}.json"))
-    return change.unexpected(merged, expected)
-
-
-def _result(params: dict[str, Any], done: dict[str, change.Changed], took_s: float) -> dict[str, Any]:
-    only = set(params["set"]) if params["set"] else None
-    if params["roll_back"] and params["roll_back"]["tenant"]:
-        only = {params["roll_back"]["tenant"]}
-    sides: dict[str, change.States] = {"before": {}, "after": {}}
-    for table in done.values():
-        for side, raw in (("before", table.before or {}), ("after", table.after)):
-            found = change.states(raw)
-            sides[side].update({name: routes for name, routes in found.items() if only is None or name in only})
-    return {
-        **sides,
-        "changed": any(table.changed for table in done.values()),
-        "versions": {pool: table.after["version"] for pool, table in done.items()},
-        "models_rolled_back": {pool: table.after["models_rolled_back"] for pool, table in done.items()},
-        "took_s": round(took_s, 4),
-        "diff": [
-            {
-                "before_header": f"{pool}.json",
-                "after_header": f"{pool}.json",
-                "before": _text(table.before),
-                "after": _text(table.after),
-            }
-            for pool, table in done.items()
-            if table.changed
-        ],
-    }
+def _carry_out(module: AnsibleModule, place: orders.Place) -> dict[str, Any]:
+    before = {pool: orders.read_raw(place.table(pool)) for pool in orders.POOLS}
+    order = orders.parse_order(_order(module.params, write=not module.check_mode))
+    answer: dict[str, Any] = orders.carry_out(order, place)
+    answer.pop("entry")  # among the changes
+    if answer["held"] and not module.check_mode:
+        module.fail_json(msg="not ready: " + "; ".join(answer["held"]), refused=True, **answer)
+    unconfirmed = [one["problem"] for one in answer["readback"].values() if one["problem"]]
+    if unconfirmed:
+        module.fail_json(msg="written, but not in force: " + "; ".join(unconfirmed), **answer)
+    for warning in (*answer["problems"], *answer["held"]):
+        module.warn(warning)
+    after = {pool: orders.read_raw(place.table(pool)) for pool in orders.POOLS}
+    diff = [
+        {
+            "before_header": f"{pool}.json",
+            "after_header": f"{pool}.json",
+            "before": _text(before[pool]),
+            "after": _text(after[pool]),
+        }
+        for pool in orders.POOLS
+        if before[pool] != after[pool]
+    ]
+    if module.check_mode and answer["changed"]:
+        diff = [{"before": _text(answer["before"]), "after": _text(answer["after"])}]
+    changes = Journal(place.journal).changes()[-TOLD_CHANGES:]
+    return {**answer, "diff": diff, "changes": changes}
 
 
 def _text(raw: Any) -> str:
@@ -234,12 +191,13 @@ def _text(raw: Any) -> str:
 
 
 def main() -> None:
-    """Arguments, one change per table, one result."""
+    """Arguments, one order, one result."""
     roll_back = {
         "tenant": {"type": "str"},
+        "route": {"type": "str"},
         "accept_off": {"type": "bool", "default": False},
-        "ready": {"type": "list", "elements": "str", "default": []},
     }
+    kinds = ("install", "set", "roll_back", "roll_back_model", "clear_model")
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/gpu-cutover/router"},
@@ -249,30 +207,37 @@ def main() -> None:
             "roll_back": {"type": "dict", "options": roll_back},
             "roll_back_model": {"type": "str"},
             "clear_model": {"type": "str"},
-            "pools": {"type": "list", "elements": "str", "choices": list(POOLS), "default": list(POOLS)},
+            "pools": {
+                "type": "list",
+                "elements": "str",
+                "choices": list(orders.POOLS),
+                "default": list(orders.POOLS),
+            },
             "expect": {"type": "dict"},
             "confirm": {"type": "dict", "default": {}},
+            "check": {"type": "str", "choices": list(orders.CHECKS), "default": "none"},
+            "record": {"type": "str", "choices": list(orders.RECORDS), "default": "none"},
+            "id": {"type": "str"},
+            "by": {"type": "str", "default": "ansible"},
             "reason": {"type": "str", "default": "declared"},
         },
-        required_one_of=[("install", "set", "roll_back", "roll_back_model", "clear_model")],
+        required_one_of=[kinds],
+        mutually_exclusive=[kinds],
         supports_check_mode=True,
     )
     os.umask(0o002)  # the group writes tables too: the watch rolls back by itself
-    directory = Path(module.params["directory"])
-    if module.check_mode and not module.params["install"] and not any(directory.glob("*.json")):
+    params = module.params
+    directory = Path(params["directory"])
+    if module.check_mode and not params["install"] and not any(directory.glob("*.json")):
         module.warn(f"{directory} has no route tables yet (day 4 installs them), so only predicted")
-        empty: dict[str, Any] = {"before": {}, "after": module.params["set"] or {}, "versions": {}, "took_s": 0.0}
-        module.exit_json(changed=True, models_rolled_back={}, kept=[], **empty)
-    kept: list[str] = []
-    started = time.monotonic()
-    surprises = _unexpected(directory, module.params["expect"] or {})
-    if surprises:
-        module.fail_json(msg="the table is not as expected: " + "; ".join(surprises))
+        empty: dict[str, Any] = {"before": {}, "after": params["set"] or {}, "versions": {}, "took_s": 0.0}
+        module.exit_json(changed=True, models_rolled_back={}, kept=[], waiting=[], changes=[], **empty)
+    ports = {pool: int(port) for pool, port in params["confirm"].items()}
     try:
-        done = _apply(module, directory, kept)
-    except (InputError, OSError) as error:
+        result = _carry_out(module, orders.Place(tables=directory, ports=ports))
+    except (InputError, Refused, OSError) as error:
         module.fail_json(msg=str(error))
-    module.exit_json(**_result(module.params, done, time.monotonic() - started), kept=kept)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

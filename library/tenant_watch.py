@@ -11,6 +11,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.gpu_cutover.errors import InputError
 from ansible.module_utils.gpu_cutover.router import files
+from ansible.module_utils.gpu_cutover.router.journal import JOURNAL, Journal
 from ansible.module_utils.gpu_cutover.watch import state as states
 
 DOCUMENTATION = r"""
@@ -59,6 +60,10 @@ options:
     description: Where the route tables live.
     type: path
     default: /etc/gpu-cutover/router
+  journal:
+    description: The gateway's journal of route changes.
+    type: path
+    default: /var/lib/gpu-cutover/changes.jsonl
 attributes:
   check_mode:
     support: full
@@ -86,11 +91,17 @@ ended:
   description: Whether this is the first call that sees the end; its caller records it.
   type: bool
   returned: always
+changes:
+  description: The gateway's latest changes of routes, for C(record_changes).
+  type: list
+  returned: always
 reading:
   description: Tenant, verdict (running, clean, short, bad, rolled_back), reason, counts, error_rate, rollback.
   type: dict
   returned: always
 """
+
+TOLD_CHANGES = 100
 
 
 def _changed_at(tables: Path, tenant: str) -> float | None:
@@ -162,6 +173,7 @@ def main() -> None:
             "wait_s": {"type": "float", "default": 20.0},
             "directory": {"type": "path", "default": str(states.DIRECTORY)},
             "tables": {"type": "path", "default": "/etc/gpu-cutover/router"},
+            "journal": {"type": "path", "default": str(JOURNAL)},
         },
         supports_check_mode=True,
     )
@@ -174,7 +186,8 @@ def main() -> None:
         _start_unit(module)
         state = _wait(module, path, state)
     ended = _first_told(module, path, state)
-    module.exit_json(changed=begin or ended, begun=begin, ended=ended, reading=_reading(state))
+    changes = Journal(Path(module.params["journal"])).changes()[-TOLD_CHANGES:] if ended else []
+    module.exit_json(changed=begin or ended, begun=begin, ended=ended, reading=_reading(state), changes=changes)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ FLOOR = {
     "burn_in": 3,
     "runs": 4,
     "report": 4,
+    "traffic": 4,
     "twin": 4,
     "cli": 5,
 }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,36 +31,34 @@ def test_a_tenant_that_became_cloud_only_gets_the_plans_states() -> None:
     assert merged["tenants"]["zam"]["routes"] == {"chat": "cloud"}
 
 
-def test_a_change_is_stamped_read_back_and_a_second_one_changes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "hybrid.json"
-    path.write_text(json.dumps(table(tenants=TENANTS)))
-
-    def mutate(raw: Any) -> Any:
-        return change.with_states(raw, {"zam": {"audio": "onprem"}}, "t")
-
-    first = change.change(path, mutate, "test", "2026-12-30T10:00:00.000Z")
-    assert first.changed
-    assert json.loads(path.read_text())["version"] == 2
-    assert json.loads(path.read_text())["tenants"]["zam"]["changed"] == "2026-12-30T10:00:00.000Z"
-    assert "changed" not in json.loads(path.read_text())["tenants"]["new"]
-    assert not change.change(path, mutate, "test", "2026-12-30T11:00:00.000Z").changed
+def test_a_changed_table_is_stamped_and_so_are_the_tenants_that_moved() -> None:
+    before = table(tenants=TENANTS)
+    after = change.stamped(before, change.with_states(before, {"zam": {"audio": "onprem"}}, "t"), "why", "now")
+    assert (after["version"], after["reason"], after["changed"]) == (2, "why", "now")
+    assert after["tenants"]["zam"]["changed"] == "now"
+    assert "changed" not in after["tenants"]["new"]
+    assert change.stamped(before, before, "why", "now") is before
 
 
-def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "hybrid.json"
-    predicted = change.change(path, lambda _raw: table(), "test", "now", write=False)
-    assert predicted.changed
-    assert list(tmp_path.iterdir()) == []
+def test_no_mutation_touches_the_table_it_was_given() -> None:
+    raw = table(tenants=TENANTS)
+    whole = json.dumps(raw, sort_keys=True)
+    change.with_states(raw, {"zam": {"chat": "cloud"}}, "t")
+    change.rolled_back(raw, None, None, True, {}, [])
+    change.with_model(raw, "own-chat", True, "t")
+    change.with_override(raw, "own-chat", "open", "t")
+    change.stamped(raw, change.with_states(raw, {"zam": {"chat": "cloud"}}, "t"), "why", "now")
+    assert json.dumps(raw, sort_keys=True) == whole
 
 
-@pytest.mark.parametrize("state", ["cloud", "mirror"])
-def test_an_illegal_state_is_refused_and_the_file_stays(tmp_path: Path, state: str) -> None:
-    path = tmp_path / "sealed.json"
-    path.write_text(json.dumps(table("sealed", tenants={"s": tenant("sensitive", chat="onprem")})))
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=state):
-        change.change(path, lambda raw: change.with_states(raw or {}, {"s": {"chat": state}}, "t"), "test", "now")
-    assert path.read_bytes() == before
+def test_an_override_is_held_given_back_and_survives_an_installation() -> None:
+    held = change.with_override(table(tenants=TENANTS), "own-chat", "open", "t")
+    assert held["overrides"] == {"own-chat": "open"}
+    assert change.installed(held, table(tenants=TENANTS))["overrides"] == {"own-chat": "open"}
+    assert "overrides" not in change.with_override(held, "own-chat", "auto", "t")
+    for model, word in (("own-chat", "ajar"), ("no-such-model", "open")):
+        with pytest.raises(InputError):
+            change.with_override(held, model, word, "t")
 
 
 def test_unknown_tenants_routes_and_models_are_told() -> None:
@@ -86,21 +82,36 @@ def test_a_rolled_back_model_counts_as_where_its_requests_go() -> None:
 
 
 def test_a_route_whose_cloud_does_not_answer_stays_and_is_told() -> None:
-    kept: list[str] = []
-    raw = change.rolled_back(table(tenants=TENANTS), "zam", False, [], kept)
+    kept: list[change.Kept] = []
+    raw = change.rolled_back(table(tenants=TENANTS), "zam", None, False, {"chat": "no word", "audio": "none"}, kept)
     assert raw["tenants"]["zam"]["routes"] == {"chat": "onprem", "audio": "cloud"}
-    assert kept == ["zam/chat stays onprem"]
+    assert [str(one) for one in kept] == ["zam/chat stays onprem: no word"]
+
+
+def test_one_route_of_everybody_goes_back_and_the_others_stay() -> None:
+    tenants = {"zam": tenant(chat="onprem", audio="onprem"), "two": tenant(chat="mirror", audio="onprem")}
+    after = change.rolled_back(table(tenants=tenants), None, "chat", False, {}, [])["tenants"]
+    assert {name: one["routes"] for name, one in after.items()} == {
+        "zam": {"chat": "cloud", "audio": "onprem"},
+        "two": {"chat": "cloud", "audio": "onprem"},
+    }
+
+
+def test_moved_names_only_what_differs() -> None:
+    before = {"a": {"chat": "onprem", "audio": "cloud"}, "b": {"chat": "cloud"}}
+    after = {"a": {"chat": "cloud", "audio": "cloud"}, "b": {"chat": "cloud"}}
+    assert change.moved(before, after) == ({"a": {"chat": "onprem"}}, {"a": {"chat": "cloud"}})
 
 
 @given(
     states=st.dictionaries(st.sampled_from(ROUTES), st.sampled_from(["onprem", "off"])),
     accept_off=st.booleans(),
-    ready=st.sets(st.sampled_from(ROUTES)),
+    silent=st.sets(st.sampled_from(ROUTES)),
 )
 def test_no_rollback_ever_sends_a_sensitive_tenant_to_the_cloud(
-    states: dict[str, str], accept_off: bool, ready: set[str]
+    states: dict[str, str], accept_off: bool, silent: set[str]
 ) -> None:
     raw = table("sealed", tenants={"s": tenant("sensitive", **states)})
-    after = change.rolled_back(raw, None, accept_off, ready, [])["tenants"]["s"]["routes"]
+    after = change.rolled_back(raw, None, None, accept_off, dict.fromkeys(silent, "why"), [])["tenants"]["s"]["routes"]
     assert set(after.values()) <= {"onprem", "off"}
     assert accept_off or after == states

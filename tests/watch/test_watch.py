@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-import socket
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpu_cutover.router.orders import Place
 from gpu_cutover.watch import state as states
 from gpu_cutover.watch.decide import Counts, Drift, Limits, count, count_critical, decide
 from gpu_cutover.watch.main import Watch
@@ -133,7 +135,11 @@ def staged(directory: Path, cloud: str, policy: str = "standard", **settings: An
     (directory / f"{pool}.json").write_text(json.dumps(data))
     with (directory / f"requests-{pool}.jsonl").open("w") as handle:
         handle.writelines(json.dumps(record("error")) + "\n" for _ in range(5))
-    return Watch(states.fresh("zam", 50.0, {**SETTINGS, **settings}), directory, directory)
+    return Watch(states.fresh("zam", 50.0, {**SETTINGS, **settings}), place_in(directory))
+
+
+def place_in(directory: Path) -> Place:
+    return Place(directory, directory / "changes.jsonl", directory)
 
 
 def chat_state(directory: Path, pool: str = "hybrid") -> str:
@@ -142,8 +148,11 @@ def chat_state(directory: Path, pool: str = "hybrid") -> str:
 
 @pytest.fixture
 def cloud() -> Any:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    """Something that answers HTTP, as LiteLLM does when it is asked whether it is ready."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_it_takes_the_tenant_back_by_itself(tmp_path: Path, cloud: str) -> None:
@@ -184,7 +193,7 @@ def test_after_a_restart_it_goes_on_where_it_was(tmp_path: Path, cloud: str) -> 
     watch.tick(101.0)
     path = tmp_path / "state.json"
     states.write(path, watch.state)
-    again = Watch(states.read(path) or {}, tmp_path, tmp_path)
+    again = Watch(states.read(path) or {}, place_in(tmp_path))
     again.tick(102.0)
     assert again.counts.requests == 7
     assert again.state["deadline"] == 150.0

@@ -1,26 +1,37 @@
-"""Changes of a route table: pure functions on its plain data, and the one way a changed table reaches the disk.
-
-Used by the module `route_table` and by the tenant watch; both hold the same lock, so neither overwrites the other.
-"""
+"""Changes of a route table: pure functions on its plain data. `orders` carries them out."""
 
 from __future__ import annotations
 
 import copy
-import fcntl
-import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from ..errors import InputError
-from .files import read_table
-from .table import legal_states, parse_table
+from .table import legal_states
 
 Raw = dict[str, Any]
 States = dict[str, dict[str, str]]
+
+SENSITIVE = "a sensitive tenant never goes to the cloud"
+OVERRIDES = ("open", "closed", "auto")
+
+
+class Kept(NamedTuple):
+    """A route that a rollback had to leave where it is, and why."""
+
+    tenant: str
+    route: str
+    state: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.route} stays {self.state}: {self.why}"
+
+
+def _copy(raw: Raw) -> Raw:
+    """A table whose tenants may be changed. Only what changes is copied: 10,000 tenants take milliseconds."""
+    tenants = {name: {**tenant, "routes": dict(tenant["routes"])} for name, tenant in raw["tenants"].items()}
+    return {**raw, "tenants": tenants}
 
 
 def states(raw: Mapping[str, Any]) -> States:
@@ -47,8 +58,9 @@ def installed(existing: Raw | None, planned: Raw) -> Raw:
     if existing is None:
         return copy.deepcopy(planned)
     table = copy.deepcopy(planned)
-    for kept in ("version", "changed", "reason", "models_rolled_back"):
-        table[kept] = existing[kept]
+    for kept in ("version", "changed", "reason", "models_rolled_back", "overrides"):
+        if kept in existing:
+            table[kept] = existing[kept]
     if existing["placement"] in table["onprem"]:
         table["placement"] = existing["placement"]
     for name, tenant in table["tenants"].items():
@@ -71,7 +83,7 @@ def with_states(
     Raises InputError for a tenant or route that the table does not have.
     """
     sources = None if only_from is None else set(only_from)
-    table = copy.deepcopy(raw)
+    table = _copy(raw)
     for name, routes in wanted.items():
         tenant = table["tenants"].get(name)
         if tenant is None:
@@ -84,39 +96,75 @@ def with_states(
     return table
 
 
-def rolled_back(raw: Raw, tenant: str | None, accept_off: bool, ready: Iterable[str], kept: list[str]) -> Raw:
-    """The table with one tenant (None: every tenant) back where it was before: on the cloud.
+def rolled_back(
+    raw: Raw,
+    tenant: str | None,
+    route: str | None,
+    accept_off: bool,
+    silent: Mapping[str, str],
+    kept: list[Kept],
+) -> Raw:
+    """The table with one tenant (None: every tenant) back where it was before: on the cloud; all routes or just one.
 
-    Only routes in `ready` (their cloud leg answers) move. A sensitive tenant has no cloud to go back to: its routes go
+    A route whose cloud leg is `silent` {route: why} stays. A sensitive tenant has no cloud to go back to: its routes go
     `off` with `accept_off`, else they stay. Whatever stays on-prem is told in `kept`.
     """
-    table, usable = copy.deepcopy(raw), set(ready)
+    table = _copy(raw)
     for name, entry in table["tenants"].items():
         if tenant not in (None, name):
             continue
-        for route, state in entry["routes"].items():
-            if state not in ("onprem", "mirror"):
+        for one, state in entry["routes"].items():
+            if state not in ("onprem", "mirror") or route not in (None, one):
                 continue
-            if entry["policy"] == "sensitive" or table["pool"] == "sealed":
-                goal = "off" if accept_off else None
+            if state == "mirror":
+                why, goal = "", "cloud"  # the cloud answers it already
+            elif entry["policy"] == "sensitive" or table["pool"] == "sealed":
+                why, goal = ("", "off") if accept_off else (SENSITIVE, "")
+            elif one not in table["cloud"]:
+                why, goal = "it has no cloud leg", ""
             else:
-                goal = "cloud" if route in table["cloud"] and (route in usable or state == "mirror") else None
-            if goal is None:
-                kept.append(f"{name}/{route} stays {state}")
+                why, goal = (silent[one], "") if one in silent else ("", "cloud")
+            if why:
+                kept.append(Kept(name, one, state, why))
             else:
-                entry["routes"][route] = goal
+                entry["routes"][one] = goal
     return table
 
 
 def with_model(raw: Raw, model: str, rolled_back: bool, file: str) -> Raw:
     """The table with one on-prem model taken out of service (or given back). Raises InputError for an unknown model."""
-    known = {leg["model"] for legs in raw["onprem"].values() for leg in legs.values()}
-    if model not in known:
-        raise InputError(file, "models_rolled_back", f"no leg uses {model}", "name one of " + ", ".join(sorted(known)))
-    table = copy.deepcopy(raw)
+    _known_model(raw, model, file, "models_rolled_back")
+    table = _copy(raw)
     now = set(table["models_rolled_back"]) - {model}
     table["models_rolled_back"] = sorted(now | {model} if rolled_back else now)
     return table
+
+
+def with_override(raw: Raw, model: str, override: str, file: str) -> Raw:
+    """The table with a model's breaker held `open` or `closed` by an operator, or given back (`auto`).
+
+    Raises InputError for a model that no leg uses or another word.
+    """
+    if override not in OVERRIDES:
+        raise InputError(file, "overrides", f"{override!r} is no override", "use one of " + ", ".join(OVERRIDES))
+    _known_model(raw, model, file, "overrides")
+    table = _copy(raw)
+    overrides = {name: held for name, held in table.get("overrides", {}).items() if name != model}
+    if override != "auto":
+        overrides[model] = override
+    table.pop("overrides", None)
+    return {**table, "overrides": overrides} if overrides else table
+
+
+def _known_model(raw: Raw, model: str, file: str, key: str) -> None:
+    known = models(raw)
+    if model not in known:
+        raise InputError(file, key, f"no leg uses {model}", "name one of " + ", ".join(sorted(known)))
+
+
+def models(raw: Mapping[str, Any]) -> set[str]:
+    """Every on-prem model that some placement's leg uses."""
+    return {leg["model"] for legs in raw["onprem"].values() for leg in legs.values()}
 
 
 def unexpected(now: Mapping[str, Mapping[str, str]], expected: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -130,79 +178,24 @@ def unexpected(now: Mapping[str, Mapping[str, str]], expected: Mapping[str, Mapp
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A table before and after. Equal when nothing had to change."""
-
-    before: Raw | None
-    after: Raw
-
-    @property
-    def changed(self) -> bool:
-        return self.before != self.after
-
-
-def change(path: Path, mutate: Callable[[Raw | None], Raw], reason: str, now: str, write: bool = True) -> Changed:
-    """Change the table at `path` under its lock: validate, write whole, read back.
-
-    `now` is the ISO 8601 time written into the table. With `write=False` predicts. Raises InputError when the result
-    would be illegal (the file is then as before) or the disk gave back something else.
-    """
-    with _locked(path.parent / ".lock", write):
-        before = _read_raw(path)
-        after = mutate(before)
-        parse_table(after, str(path))
-        if after == before:
-            return Changed(before, after)
-        if before is not None:
-            _stamp_tenants(before, after, now)
-            after = {**after, "version": before["version"] + 1, "changed": now, "reason": reason}
-        if write:
-            _write_whole(path, json.dumps(after, indent=1, sort_keys=True).encode() + b"\n")
-            if read_table(path) != parse_table(after, str(path)):
-                raise InputError(
-                    str(path), "(file)", "was not read back as written", "check the disk, then set it again"
-                )
-        return Changed(before, after)
-
-
-def _stamp_tenants(before: Raw, after: Raw, now: str) -> None:
-    for name, tenant in after["tenants"].items():
+def stamped(before: Raw | None, after: Raw, reason: str, now: str) -> Raw:
+    """The changed table with its next version, the reason, and the time on itself and on every tenant that moved."""
+    if before is None or after == before:
+        return after
+    table = _copy(after)
+    for name, tenant in table["tenants"].items():
         if tenant["routes"] != before["tenants"].get(name, {}).get("routes"):
             tenant["changed"] = now
+    return {**table, "version": before["version"] + 1, "changed": now, "reason": reason}
 
 
-@contextmanager
-def _locked(path: Path, lock: bool) -> Iterator[None]:
-    if not lock:
-        yield
-        return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _read_raw(path: Path) -> Raw | None:
-    if not path.exists():
-        return None
-    read_table(path)
-    raw: Raw = json.loads(path.read_bytes())
-    return raw
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    fresh.chmod(0o644)
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+def moved(before: States, after: States) -> tuple[States, States]:
+    """(before, after) of those tenants and routes alone whose state differs."""
+    sides: tuple[States, States] = ({}, {})
+    for name, routes in after.items():
+        for route, state in routes.items():
+            was = before.get(name, {}).get(route, "")
+            if was != state:
+                sides[0].setdefault(name, {})[route] = was
+                sides[1].setdefault(name, {})[route] = state
+    return sides

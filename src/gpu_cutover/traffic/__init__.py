@@ -1,0 +1,1 @@
+"""Changes of traffic from the controller: cutover, rollback, route; over Ansible or straight to the gateways."""
