@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from .sheet import read_sheet
+from .reading import leaves, read_entry, read_file
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,4 @@ class Outages:
 @cache
 def load_outages() -> Outages:
     """Read outages.yml once."""
-    values, sources = read_sheet("outages.yml")
-    return Outages(**values, sources=sources)
+    return read_entry("outages.yml", "(file)", read_file("outages.yml"), leaves(Outages))

@@ -8,7 +8,7 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-from .sheet import read_sheet
+from .reading import built, read_entry, read_file, sourced
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,11 @@ class Written:
 @cache
 def load_written() -> Written:
     """Read written.yml once."""
-    values, sources = read_sheet("written.yml")
-    return Written(
-        **{
-            **values,
-            "placement": {name: tuple(gpus) for name, gpus in values["placement"].items()},
-            "calendar": {day: tuple(pair) for day, pair in values["calendar"].items()},
-            "lead_weeks": tuple(values["lead_weeks"]),
-        },
-        sources=sources,
-    )
+    return read_entry("written.yml", "(file)", read_file("written.yml"), _written)
+
+
+def _written(name: str, entry: Mapping[str, Any]) -> Written:
+    values = sourced(entry)
+    placement = {model: tuple(gpus) for model, gpus in values.pop("placement").items()}
+    calendar = {day: (at, weekday) for day, (at, weekday) in values.pop("calendar").items()}
+    return built(Written, {**values, "placement": placement, "calendar": calendar})

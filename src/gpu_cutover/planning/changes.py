@@ -259,32 +259,49 @@ def _speech(wanted: Wanted, setting: Setting, catalog: Catalog) -> Iterator[Chan
 
 
 def _sessions(wanted: Wanted, setting: Setting, catalog: Catalog) -> Iterator[Change]:
-    """More cache: smaller weights, an 8-bit cache, more GPUs, another GPU, more hosts."""
+    """More cache: on each GPU the least that is enough (or the most there is), and more hosts as planned here."""
     each, others = (
         (SOAP_TOKENS, setting.load.chat * CHAT_TOKENS)
         if wanted.name == "concurrent_soap"
         else (CHAT_TOKENS, setting.load.soap * SOAP_TOKENS)
     )
-    who = setting.answerers["chat"]
-    for (name, weights), split, gpu in product(catalog.formats.items(), SPLITS, offered(setting.gpu, catalog)):
-        other = replace(who, weights=weights, gpus=split)
-        if split > setting.gpu_count or not _loads(other, gpu, catalog):
-            continue
-        tokens = cache_tokens(other, gpu, 1, catalog)
-        taken = [
-            *(["gpu"] if gpu.name != setting.gpu.name else []),
-            *(["weights"] if weights != who.weights else []),
-            *(["split"] if split != who.gpus else []),
+    for gpu in offered(setting.gpu, catalog):
+        found = [
+            _cache(wanted, each, others, gpu, option, setting, catalog) for option in _caches(gpu, setting, catalog)
         ]
-        fits = max(0, (tokens - others) // each)
-        how = f"{tokens:,} tokens of 8-bit cache - {others:,} of the others, {each:,} each"
-        words = f"{who.name} as {name} on {split} x {gpu.name} alone, 8-bit cache"
-        yield _change(wanted, words, Estimate(None, float(fits), how), sum(EFFORT[step] for step in taken) + 0.5)
-    here = max(0, (who.kv_tokens - others) // each)
-    hosts = math.ceil(wanted.figure / here) if here else None
-    if hosts and hosts > 1:
-        how = f"{hosts} hosts x {here} each; every host as planned here"
-        yield _change(wanted, f"{hosts} such hosts", Estimate(None, float(hosts * here), how), EFFORT["gpu"] * hosts)
+        yield from sorted(found, key=lambda c: (c.verdict != "met", c.effort if c.verdict == "met" else -c.expected))[
+            :1
+        ]
+    here = max(0, (setting.answerers["chat"].kv_tokens - others) // each)
+    if here:
+        hosts = math.ceil(wanted.figure / here)
+        how = f"{hosts:,} hosts x {here:,} each, every host as planned here"
+        yield _change(wanted, f"{hosts:,} such hosts", Estimate(None, float(hosts * here), how), EFFORT["gpu"] * hosts)
+
+
+def _caches(gpu: Gpu, setting: Setting, catalog: Catalog) -> Iterator[Answerer]:
+    """The chat's model in every format on every number of GPUs that loads."""
+    for weights, split in product(catalog.formats.values(), SPLITS):
+        who = replace(setting.answerers["chat"], weights=weights, gpus=split)
+        if split <= setting.gpu_count and _loads(who, gpu, catalog):
+            yield who
+
+
+def _cache(
+    wanted: Wanted, each: int, others: int, gpu: Gpu, who: Answerer, setting: Setting, catalog: Catalog
+) -> Change:
+    """Sessions of an engine with its GPUs to itself and an 8-bit cache (16-bit where the GPU has no other)."""
+    now = setting.answerers["chat"]
+    small = catalog.kv_formats["fp8"]
+    kv_bytes = small.bytes_per_number() if small.runs_on(gpu) else 2
+    tokens = cache_tokens(who, gpu, kv_bytes, catalog)
+    fits = max(0, (tokens - others) // each)
+    how = f"{tokens:,} tokens of {8 * kv_bytes}-bit cache - {others:,} of the others, {each:,} each"
+    name = next(key for key, weights in catalog.formats.items() if weights == who.weights)
+    words = f"{who.name} as {name} on {who.gpus} x {gpu.name} alone, {8 * kv_bytes}-bit cache"
+    steps = {"gpu": gpu.name != setting.gpu.name, "weights": who.weights != now.weights, "split": who.gpus != now.gpus}
+    effort = sum(EFFORT[step] for step, is_taken in steps.items() if is_taken) + EFFORT["weights"] / 2
+    return _change(wanted, words, Estimate(None, float(fits), how), effort)
 
 
 def _up(wanted: Wanted, setting: Setting, catalog: Catalog) -> Iterator[Change]:

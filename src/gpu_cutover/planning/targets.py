@@ -155,9 +155,12 @@ def first_token(setting: Setting, catalog: Catalog) -> Estimate:
     one = latency.prefill(who.model, who.weights, gpu, who.gpus, latency.PROMPT_TOKENS, catalog)
     busy = (soap - 1) * one / AUDIO_S
     waiting = _waiting(busy, soap)
+    peak = who.gpus * who.weights.flops(gpu) / 1e12
+    transfers = " and transfers" if gpu.prefill_comms_share and who.gpus > 1 else ""
     how = (
-        f"{latency.PROMPT_TOKENS} tokens x 2 x {who.model.parameters() / 1e9:.1f} G at half of the peak = {one:.2f} s;"
-        f" {soap:,} doctors, a note each 10 min: another prompt is in the way {min(1.0, busy):.1%} of the time"
+        f"{latency.PROMPT_TOKENS} tokens x 2 x {who.model.parameters() / 1e9:.1f} G at half of {peak:,.0f} TFLOPS"
+        f"{transfers} = {one:.2f} s; {soap:,} doctors, a note each 10 min:"
+        f" another prompt is in the way {min(1.0, busy):.1%} of the time"
     )
     return Estimate(one * catalog.vllm.prefill_efficiency, one * (1 + waiting), how)
 
@@ -204,9 +207,10 @@ def speech(setting: Setting, catalog: Catalog) -> Estimate:
     alone = latency.speech_expected(who.model, who.weights, gpu, AUDIO_S, 1, catalog)
     expected = latency.speech_expected(who.model, who.weights, gpu, AUDIO_S, recordings, catalog)
     sequential = latency.speech_sequential_floor(who.model, who.weights, gpu, AUDIO_S, catalog)
+    together = f", with {recordings:,} recordings at once {expected:,.2f} s" if recordings > 1 else ""
     how = (
-        f"20 windows in one batch {floor:.2f} s at 100 % ({sequential:.1f} s one after the other); alone {alone:.2f} s,"
-        f" with {recordings} recordings at once {expected:.2f} s"
+        f"20 windows in one batch {floor:.2f} s at 100 % ({sequential:.1f} s one after the other);"
+        f" alone {alone:.2f} s{together}"
     )
     return Estimate(floor, expected, how)
 

@@ -37,6 +37,7 @@ class Bench:
     written: Written
     catalog: Catalog
     calendar: Mapping[str, date]
+    chat_gpus: tuple[int, ...]
 
     def fit(self, formats: Mapping[str, str], cached: str | None = None) -> Fit:
         """The plan's placement of these models in these formats; `cached` takes the memory that the others leave."""
@@ -213,9 +214,8 @@ def _three_gpus(bench: Bench) -> Iterator[Finding]:
 
 def _sockets(bench: Bench) -> Iterator[Finding]:
     """Without NVLink the pair's all-reduces cross PCIe, and worse, the sockets' link if the pair has a GPU on each."""
-    per_socket = bench.tier.gpu_count // bench.tier.cpu_count
     pair = bench.written.placement[LLAMA]
-    if bench.gpu.nvlink or len({gpu // per_socket for gpu in pair}) == 1:
+    if bench.gpu.joined(pair) or bench.tier.same_socket(pair):
         return
     layers = bench.catalog.models[LLAMA].architecture.layers
     cost = 2 * layers * bench.gpu.all_reduce_s * 1000
@@ -223,16 +223,11 @@ def _sockets(bench: Bench) -> Iterator[Finding]:
         "pair-across-sockets",
         "minor",
         0.6,
-        f"The plan's pair, GPUs {pair[0]} and {pair[1]}, straddles the two CPUs, and a {bench.gpu.name} has no NVLink:"
+        f"The plan's pair, GPUs {pair[0]} and {pair[1]}, straddles the two CPUs, and an {bench.gpu.name} has no NVLink:"
         f" {2 * layers} all-reduces a token cost {cost:.0f} ms inside one socket and more across.",
-        f"Use GPUs 0 and 1 or 2 and 3: this site has the chat model on {_gpus_of(bench)}.",
+        f"Use GPUs 0 and 1 or 2 and 3; here the chat model is on {' and '.join(map(str, bench.chat_gpus)) or 'none'}.",
         bench.written.sources["placement"] + "; two GPUs per CPU; public topology capture of 4 x L40S on dual EPYC",
     )
-
-
-def _gpus_of(bench: Bench) -> str:
-    who = bench.setting.answerers.get("chat")
-    return f"{who.gpus} GPUs" if who else "none"
 
 
 def _calendar(bench: Bench) -> Iterator[Finding]:
@@ -319,7 +314,7 @@ def _machine(bench: Bench) -> Iterator[Finding]:
             "thermal-alarm-in-degrees",
             "note",
             0.4,
-            f"A {gpu.name} reports distance to its limit, not degrees (slowdown at {gpu.tlimit_slowdown}, shutdown at"
+            f"An {gpu.name} reports distance to its limit, not degrees (slowdown at {gpu.tlimit_slowdown}, shutdown at"
             f" {gpu.tlimit_shutdown}){memory}: an alarm at a fixed temperature is wrong on some board.",
             "The guard and the burn-in judge the margin.",
             str(gpu.sources.get("tlimit_slowdown", "")),
