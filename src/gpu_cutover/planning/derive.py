@@ -15,6 +15,7 @@ from ..catalog.power import load_power_rule
 from ..site import rules
 from ..site.model import RouteName, Site, Tenant
 from . import latency, power
+from .flags import vllm_flags
 from .targets import estimates, setting_of, verdict
 
 MODELS_DIR = "/srv/models"
@@ -150,17 +151,12 @@ def _env(site: Site, model: str, gpus: list[int], fraction: float, catalog: Cata
 
 def _vllm_arguments(site: Site, model: str, gpus: int, fraction: float, catalog: Catalog) -> list[str]:
     declared = site.spec.models[model]
-    arguments = [
+    return [
         *("--host", site.gpu_address()),
         *("--port", str(_port(site, model, catalog))),
         *("--served-model-name", model),
-        *("--tensor-parallel-size", str(gpus)),
-        *("--gpu-memory-utilization", f"{fraction:.3f}"),
-        *("--max-model-len", str(declared.max_model_len)),
+        *vllm_flags(catalog.models[model].kind, gpus, fraction, declared.max_model_len, declared.kv_cache_dtype),
     ]
-    if catalog.models[model].kind == "decoder":
-        return [*arguments, "--kv-cache-dtype", declared.kv_cache_dtype]
-    return [*arguments, "--runner", "pooling"] if catalog.models[model].kind == "encoder" else arguments
 
 
 # --- routes ----------------------------------------------------------------------------------------------------------

@@ -112,11 +112,16 @@ def budget_bytes(gpu: Gpu, catalog: Catalog) -> int:
     return int(gpu.memory_mib * MIB * catalog.vllm.gpu_memory_utilization)
 
 
+def allowed_steps(catalog: Catalog) -> int:
+    """The same in steps of a GPU's memory, as fractions are given to engines."""
+    return math.floor(catalog.vllm.gpu_memory_utilization * STEPS)
+
+
 def _reserve(instance: Instance, gpu: Gpu, catalog: Catalog) -> int:
     return (catalog.triton.workspace_mib if instance.engine == "triton" else gpu.activation_reserve_mib) * MIB
 
 
-def _need(name: str, instance: Instance, split: int, gpu: Gpu, catalog: Catalog) -> Share:
+def need(name: str, instance: Instance, split: int, gpu: Gpu, catalog: Catalog) -> Share:
     """What the engine needs of each of its GPUs at least; the cache is rounded up to a whole step of the fraction."""
     memory = gpu.memory_mib * MIB
     weights = math.ceil(instance.model.weight_bytes(instance.weights) / split)
@@ -138,10 +143,10 @@ def fit(
     A tensor-parallel engine has the same fraction on each of its GPUs: the smallest it finds.
     """
     memory = gpu.memory_mib * MIB
-    shares = {name: _need(name, instances[name], len(gpus), gpu, catalog) for name, gpus in placement.items()}
+    shares = {name: need(name, instances[name], len(gpus), gpu, catalog) for name, gpus in placement.items()}
     needed = {name: round(share.fraction * STEPS) for name, share in shares.items()}
     takers = {name for name in placement if instances[name].takes_the_rest}
-    allowed = math.floor(catalog.vllm.gpu_memory_utilization * STEPS)
+    allowed = allowed_steps(catalog)
     for name in takers:
         spare = min(_spare_steps(index, placement, needed, takers, allowed) for index in placement[name])
         share = shares[name]
