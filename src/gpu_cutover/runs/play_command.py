@@ -1,4 +1,4 @@
-"""`gpu-cutover play NAME -i SITE -e key=value`: a verb (derate, restore, rollback) by the same machinery as a day."""
+"""`gpu-cutover play NAME -i SITE -e key=value`: a verb (derate, restore, …) by the same machinery as a day."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _VARIABLE = re.compile(r"[a-z][a-z0-9_]*")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`NAME`, `-e` and the common ones."""
-    parser.add_argument("name", metavar="NAME", help="derate, restore or rollback")
+    parser.add_argument("name", metavar="NAME", help="derate, restore, cutover or rollback")
     parser.add_argument(
         "-e",
         dest="variables",

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..router.table import ROUTES, STATES
 from ..site.problems import nearest, shown
 
-# What the playbooks derate.yml, restore.yml and rollback.yml read.
+# What the playbooks of these names read.
 VARIABLES: dict[str, tuple[str, ...]] = {
     "derate": ("gpu", "cause"),
     "restore": (),
-    "rollback": ("tenant", "model", "all", "clear", "accept_off", "reason"),
+    "cutover": ("tenant", "routes", "state", "reason"),
+    "rollback": ("tenant", "route", "model", "all", "clear", "accept_off", "reason"),
 }
 WORDS_MAX = 200  # characters of a reason or cause: it is recorded and shown on one line
 _SWITCHES = ("all", "clear", "accept_off")
@@ -44,6 +46,8 @@ def check_variables(verb: str, variables: Mapping[str, str], known: Known) -> No
         _check_gpu(variables["gpu"], known.gpu_count)
     if verb == "rollback":
         _check_rollback(variables, known)
+    if verb == "cutover":
+        _check_cutover(variables, known)
 
 
 def _wrong(key: str, problem: str, fix: str) -> InputError:
@@ -62,14 +66,34 @@ def _check_gpu(text: str, count: int) -> None:
         raise _wrong("gpu", f"there is no GPU {shown(text)}", f"give a number from 0 to {count - 1}")
 
 
+def _check_cutover(variables: Mapping[str, str], known: Known) -> None:
+    tenant = variables.get("tenant", "")
+    if tenant not in known.policies:
+        raise _wrong("tenant", f"{shown(tenant)} is not a tenant of this site", nearest(tenant, known.policies))
+    for route in variables.get("routes", "").split(",") if "routes" in variables else ():
+        _check_route("routes", route)
+    state = variables.get("state", "onprem")
+    if state not in STATES:
+        raise _wrong("state", f"{shown(state)} is no state", nearest(state, STATES))
+
+
+def _check_route(key: str, route: str) -> None:
+    if route not in ROUTES:
+        raise _wrong(key, f"{shown(route)} is no route", nearest(route, ROUTES))
+
+
 def _check_rollback(variables: Mapping[str, str], known: Known) -> None:
     tenant, model = variables.get("tenant"), variables.get("model")
     clear, accept_off = variables.get("clear") == "true", variables.get("accept_off") == "true"
-    named = [key for key in ("tenant", "model") if key in variables]
+    named = ["tenant"] if tenant else ["route"] if "route" in variables else []
+    named += ["model"] if model else []
     named += ["all"] if variables.get("all") == "true" else []
     if len(named) != 1:
         problem = f"names {' and '.join(named)} at once" if named else "does not say what goes back"
-        raise InputError("command line", "-e", f"rollback {problem}", "give one of tenant=NAME, model=NAME, all=true")
+        fix = "give one of tenant=NAME, route=NAME (or both), model=NAME, all=true"
+        raise InputError("command line", "-e", f"rollback {problem}", fix)
+    if "route" in variables:
+        _check_route("route", variables["route"])
     if tenant is not None and tenant not in known.policies:
         raise _wrong("tenant", f"{shown(tenant)} is not a tenant of this site", nearest(tenant, known.policies))
     if model is not None and model not in known.models:
