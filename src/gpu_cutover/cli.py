@@ -15,6 +15,7 @@ from .errors import EXIT_ERROR, EXIT_HOLD, EXIT_USAGE, InputError, Refused
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "site": ("gpu_cutover.site.command", "check a declared site"),
+    "plan": ("gpu_cutover.planning.plan_command", "does a site hold, on paper, before anyone pays for it"),
     "day": ("gpu_cutover.runs.day_command", "run one of the ten days"),
     "play": ("gpu_cutover.runs.play_command", "run a verb: derate, restore, rollback"),
     "status": ("gpu_cutover.runs.status_command", "what has happened, what is next, what was interrupted"),

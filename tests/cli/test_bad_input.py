@@ -108,6 +108,7 @@ def nothing(folder: Path) -> None:
 
 DAY = ("day", "3", "--yes", "-i", "{site}")
 CHECK = ("site", "check", "-i", "{site}")
+PLAN = ("plan", "-i", "{site}")
 WAIVE = ("waive", "6", "--reason", "fan replaced", "--by", "A. Person", "-i")
 VERIFY = ("bundle", "verify", "{folder}/bundle")
 
@@ -143,6 +144,27 @@ BAD: list[tuple[str, Break, tuple[str, ...], tuple[str, ...]]] = [
         declare(lambda s: s["placements"]["healthy"].update({"llama-3.1-70b-instruct": [1, 2]})),
         DAY,
         (SITE_YML, "site.placements.healthy", "GPU 1"),
+    ),
+    ("plan without a site", nothing, ("plan",), ("-i", "is missing")),
+    ("plan on an unknown tier", nothing, (*PLAN, "--tier", "l40s-5"), ("--tier", "l40s-5", "l40s-4")),
+    ("plan for an unknown demand", nothing, (*PLAN, "--demand", "foo=3"), ("--demand", "foo", "soap")),
+    (
+        "plan for a demand that is no number",
+        nothing,
+        (*PLAN, "--demand", "soap=many"),
+        ("--demand", "soap=many", "soap=24"),
+    ),
+    (
+        "plan written where nothing can be",
+        nothing,
+        (*PLAN, "--html", "{folder}/no/plan.html"),
+        ("--html", "No such file", "a writable folder"),
+    ),
+    (
+        "plan of a site that is not valid",
+        declare(lambda s: s["routes"]["chat"].pop("model")),
+        PLAN,
+        (SITE_YML, "site.routes.chat.model", "is missing"),
     ),
     (
         "route without model",

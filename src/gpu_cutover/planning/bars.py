@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .fit import GIB, Fit
+from ..catalog import Catalog, Gpu, Tier
+from .fit import GIB, MIB, Fit, budget_bytes
+from .placement import Placed, Placement
 
 WIDTH = 32  # characters
 LEGEND = "# weights  = activations  + cache  . free"
@@ -31,6 +33,38 @@ def memory(found: Fit) -> list[dict[str, Any]]:
         }
         for gpu in found.gpus
     ]
+
+
+def memory_of(placement: Placement, tier: Tier, gpu: Gpu, catalog: Catalog) -> list[dict[str, Any]]:
+    """The same of a placement of the planner, from the share of each GPU's memory that it gives an engine."""
+    return [
+        _gpu(index, [placed for placed in placement.models if index in placed.gpus], gpu, catalog)
+        for index in range(tier.gpu_count)
+    ]
+
+
+def _gpu(index: int, here: list[Placed], gpu: Gpu, catalog: Catalog) -> dict[str, Any]:
+    used = sum(placed.fraction for placed in here) * gpu.memory_mib / 1024
+    return {
+        "gpu": index,
+        "budget_gib": round(budget_bytes(gpu, catalog) / GIB, 1),
+        "used_gib": round(used, 1),
+        "engines": [_engine(placed, gpu, catalog) for placed in here],
+    }
+
+
+def _engine(placed: Placed, gpu: Gpu, catalog: Catalog) -> dict[str, Any]:
+    """An engine without vLLM's arguments is Triton's."""
+    weights = catalog.models[placed.model].weight_bytes(catalog.formats[placed.format]) / len(placed.gpus)
+    activations = (gpu.activation_reserve_mib if placed.flags else catalog.triton.workspace_mib) * MIB
+    whole = placed.fraction * gpu.memory_mib * MIB
+    return {
+        "model": placed.model,
+        "weights_gib": round(weights / GIB, 2),
+        "activations_gib": round(activations / GIB, 2),
+        "cache_gib": round(max(0.0, whole - weights - activations) / GIB, 2),
+        "fraction": placed.fraction,
+    }
 
 
 def bar(gpu: dict[str, Any], width: int = WIDTH) -> str:

@@ -70,12 +70,12 @@ def changes(wanted: Iterable[Wanted], setting: Setting, catalog: Catalog) -> tup
 
 
 def as_json(change: Change) -> dict[str, Any]:
-    """Plain data; figures rounded to four digits after the point."""
+    """Plain data; figures rounded to eight digits after the point."""
     return {
         "target": change.target,
         "change": change.what,
-        "floor": None if change.floor is None else round(change.floor, 4),
-        "expected": round(change.expected, 4),
+        "floor": None if change.floor is None else round(change.floor, 8),
+        "expected": round(change.expected, 8),
         "verdict": change.verdict,
         "arithmetic": change.arithmetic,
         "nearest": change.nearest,
