@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from gpu_cutover.router.breaker import CLOSE_AFTER, Breaker
-from gpu_cutover.router.table import Fallback
+from gpu_cutover.router.breaker import CLOSE_AFTER, Breaker, Breakers
+from gpu_cutover.router.table import Fallback, parse_table
+
+from .tables import table
 
 LIMITS = Fallback(first_byte_s=10, error_rate=0.05, window_s=60, minimum_requests=20, open_s=30)
 
@@ -72,3 +74,39 @@ def test_an_answer_from_before_the_opening_does_not_close_it() -> None:
     for _ in range(CLOSE_AFTER):
         breaker.record(100.5, True)
     assert not breaker.permits(101)
+
+
+TABLE = parse_table(table(), "t.json")
+
+
+def failing() -> Breakers:
+    breakers = Breakers()
+    for _ in range(20):
+        breakers.record(TABLE, "own-chat", 0.0, False)
+    return breakers
+
+
+def test_only_the_model_that_failed_is_closed_to() -> None:
+    assert failing().closed_to({}, 1.0) == {"own-chat"}
+    assert failing().names_open({}) == ["own-chat"]
+
+
+def test_an_operators_word_beats_the_figures_in_both_directions() -> None:
+    overrides = {"own-chat": "closed", "own-embed": "open"}
+    assert failing().closed_to(overrides, 1.0) == {"own-embed"}
+    assert failing().names_open(overrides) == ["own-embed"]
+
+
+def test_a_successor_goes_on_where_its_predecessor_was() -> None:
+    breakers = failing()
+    breakers.started(TABLE, "own-chat", 30.0)
+    breakers.record(TABLE, "own-chat", 30.1, True)
+    successor = Breakers()
+    successor.restore(TABLE.fallback, breakers.snapshot())
+    assert successor.closed_to({}, 29.0) == {"own-chat"}
+    for number in range(CLOSE_AFTER - 1):
+        assert successor.closed_to({}, 32.0 + 2 * number) == frozenset()
+        successor.started(TABLE, "own-chat", 32.0 + 2 * number)
+        successor.record(TABLE, "own-chat", 32.1 + 2 * number, True)
+    assert successor.names_open({}) == []
+    assert Breakers().snapshot() == {}

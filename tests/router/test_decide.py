@@ -72,6 +72,28 @@ def test_embeddings_never_change_their_vector_space_by_themselves() -> None:
     assert decided("hybrid", "standard", "onprem", "embed", "healthy", True, False).fallback is None
 
 
+def test_only_onprem_answers_of_standard_tenants_are_asked_again_and_only_where_a_share_is_declared() -> None:
+    tenants = {
+        "std": tenant(chat="onprem"),
+        "mir": tenant(chat="mirror"),
+        "only": tenant("cloud_only", chat="cloud"),
+        "drill": tenant(chat="onprem") | {"synthetic": True},
+    }
+    without = table(tenants=tenants)
+    with_share = parse_table(without | {"reverse_shadow": {"share": 0.1}}, "t.json")
+    asked = [name for name in tenants if decide(with_share, name, "chat", Live("healthy")).reverse]
+    assert asked == ["std"]
+    assert decide(parse_table(without, "t.json"), "std", "chat", Live("healthy")).reverse is None
+
+
+def test_a_synthetic_tenants_reason_is_the_drill() -> None:
+    tenants = {"drill": tenant(chat="onprem", audio="cloud") | {"synthetic": True}}
+    drilled = parse_table(table(tenants=tenants), "t.json")
+    assert decide(drilled, "drill", "chat", Live("healthy")).why == "drill"
+    assert decide(drilled, "drill", "audio", Live("healthy")).why == "drill"
+    assert decide(drilled, "drill", "chat", Live("healthy", frozenset({"own-chat"}))).why == "breaker"
+
+
 @given(
     policy=st.sampled_from(POLICIES),
     state=st.sampled_from(STATES),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import socket
@@ -16,9 +17,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gpu_cutover.router import upstream as upstream_module
 from gpu_cutover.router.files import TableFile
-from gpu_cutover.router.server import Router
+from gpu_cutover.router.server import Limits, Router
+from gpu_cutover.router.upstream import Budgets
 
 from .tables import table, tenant
 from .upstreams import Upstream
@@ -69,11 +70,13 @@ def write(path: Path, data: dict[str, Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def stage(directory: Path, pool: str = "hybrid", tenants: Any = None, **modes: str) -> AsyncIterator[Stage]:
+async def stage(
+    directory: Path, pool: str = "hybrid", tenants: Any = None, settings: dict[str, Any] | None = None, **modes: str
+) -> AsyncIterator[Stage]:
     onprem, cloud = Upstream("onprem", modes.get("onprem", "ok")), Upstream("cloud", modes.get("cloud", "ok"))
     async with onprem, cloud, aiohttp.ClientSession() as client:
         write(directory / "table.json", table(pool, onprem.url, cloud.url, TENANTS if tenants is None else tenants))
-        router = Router(TableFile(directory / "table.json"), directory)
+        router = Router(TableFile(directory / "table.json"), directory, **settings or {})
         runner = web.AppRunner(router.application(), handler_cancellation=True, shutdown_timeout=2, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -399,11 +402,9 @@ def test_a_derate_reaches_the_router_by_itself(tmp_path: Path) -> None:
     run(test)
 
 
-def test_silence_in_the_middle_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upstream_module, "STALL_S", 0.2)
-
+def test_silence_in_the_middle_ends_with_an_error(tmp_path: Path) -> None:
     async def test() -> None:
-        async with stage(tmp_path) as it:
+        async with stage(tmp_path, settings={"budgets": Budgets(stall_s=0.2)}) as it:
             it.onprem.chunk_s = 1.0
             response = await it.post("std", json={**CHAT, "stream": True})
             with pytest.raises(aiohttp.ClientPayloadError):
@@ -420,5 +421,191 @@ def test_metrics_are_told(tmp_path: Path) -> None:
             text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
             assert 'gpu_cutover_router_attempts_total{leg="onprem",outcome="ok"' in text
             assert "gpu_cutover_router_table_version 1.0" in text
+
+    run(test)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_onprem_answers_is_asked_again_of_the_cloud(tmp_path: Path, share: float) -> None:
+    rolls = iter([number / 10 for number in range(10)])
+
+    async def test() -> None:
+        async with stage(tmp_path, settings={"chance": lambda: next(rolls)}) as it:
+            data = table(onprem=it.onprem.url, cloud=it.cloud.url, tenants=TENANTS)
+            write(tmp_path / "table.json", data | ({"reverse_shadow": {"share": share}} if share else {}))
+            for _ in range(10):
+                assert (await it.post("std")).headers["x-served-by"] == "onprem"
+            wanted = round(10 * share)
+            await settled(lambda: len(it.log("reverse-hybrid.jsonl")) == wanted)
+            assert len(it.cloud.bodies) == wanted
+            assert all(one["X-Shadow"] == "1" for one in map(titled, it.cloud.headers))
+            reverse = [one for one in it.requests() if one["why"] == "reverse"]
+            assert [(one["leg"], one["state"], one["outcome"]) for one in reverse] == [
+                ("cloud", "onprem", "ok")
+            ] * wanted
+            assert it.log("comparisons-hybrid.jsonl") == []
+            for one in it.log("reverse-hybrid.jsonl"):
+                assert one["scores"]["answered"] == 1.0
+                assert one["onprem_first_byte_ms"] <= one["onprem_ms"]
+
+    run(test)
+
+
+def titled(headers: dict[str, str]) -> dict[str, str]:
+    return {name.title(): value for name, value in headers.items()}
+
+
+def test_a_failing_cloud_says_nothing_about_an_onprem_answer(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path, settings={"chance": lambda: 0.0}, cloud="500") as it:
+            data = table(onprem=it.onprem.url, cloud=it.cloud.url, tenants=TENANTS)
+            write(tmp_path / "table.json", data | {"reverse_shadow": {"share": 0.5}})
+            assert (await it.post("std")).status == 200
+            await settled(lambda: [one["why"] for one in it.requests()] == ["policy", "reverse"])
+            assert it.log("reverse-hybrid.jsonl") == []
+
+    run(test)
+
+
+def test_a_copy_has_no_tools_and_says_what_it_is(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            await it.post("mir", json={**CHAT, "tools": [{"type": "function"}], "webhook": "http://x"})
+            await settled(lambda: len(it.onprem.bodies) == 1)
+            assert "tools" in json.loads(it.cloud.bodies[0])
+            assert not {"tools", "webhook"} & set(json.loads(it.onprem.bodies[0]))
+            assert titled(it.onprem.headers[0])["X-Shadow"] == "1"
+            assert "X-Shadow" not in titled(it.cloud.headers[0])
+
+    run(test)
+
+
+def test_a_synthetic_tenants_requests_are_drills(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            it.write_table(tenants={"drill": tenant(chat="onprem") | {"synthetic": True}})
+            assert (await it.post("drill")).status == 200
+            assert [one["why"] for one in it.requests()] == ["drill"]
+
+    run(test)
+
+
+def test_a_record_says_who_computed_the_answer(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            data = table(onprem=it.onprem.url, cloud=it.cloud.url, tenants=TENANTS)
+            data["onprem"]["healthy"]["chat"] |= {"engine": "vllm", "engine_version": "0.25.1", "gpu_uuids": ["GPU-1"]}
+            write(tmp_path / "table.json", data)
+            await it.post("std", json={**CHAT, "model": "gpt-4o"})
+            await it.post("cloudy")
+            first, second = it.requests()
+            assert (first["engine"], first["engine_version"], first["gpu_uuids"]) == ("vllm", "0.25.1", ["GPU-1"])
+            assert (first["requested_model"], first["model"], first["attempt"]) == ("gpt-4o", "own-chat", 0)
+            assert (second["engine"], second["engine_version"], second["gpu_uuids"]) == ("", "", [])
+
+    run(test)
+
+
+@pytest.mark.parametrize(("word", "served"), [("open", "cloud"), ("closed", "onprem")])
+def test_an_operators_word_beats_the_breaker(tmp_path: Path, word: str, served: str) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            if word == "closed":
+                it.onprem.mode = "500"
+                for _ in range(25):
+                    await it.post("std")
+                it.onprem.mode = "ok"
+                assert (await it.post("std")).headers["x-served-by"] == "cloud"
+            data = table(onprem=it.onprem.url, cloud=it.cloud.url, tenants=TENANTS)
+            write(tmp_path / "table.json", data | {"overrides": {"own-chat": word}})
+            assert (await it.post("std")).headers["x-served-by"] == served
+            health = await (await it.client.get(it.url + "/health")).json()
+            assert health["breakers_open"] == (["own-chat"] if word == "open" else [])
+
+    run(test)
+
+
+def test_one_tenants_flood_is_turned_away_and_another_tenant_is_served(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path, settings={"limits": Limits(requests=10, body_bytes=1 << 20)}) as it:
+            it.onprem.chunks, it.onprem.chunk_s = 10, 0.05
+            flood = await asyncio.gather(*(it.post("std", json={**CHAT, "stream": True}) for _ in range(30)))
+            turned_away = [response for response in flood if response.status == 429]
+            assert len(turned_away) == 22
+            assert all(int(response.headers["retry-after"]) > 0 for response in turned_away)
+            assert (await it.post("cloudy")).status == 200
+            for response in flood:
+                body = await response.read()
+                assert response.status == 429 or body.endswith(b"data: [DONE]\n\n")
+            assert [one["status"] for one in it.requests()].count(429) == 22
+            assert (await it.post("std")).status == 200
+
+    run(test)
+
+
+def test_large_bodies_are_bounded_together_and_refused_before_they_are_read(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path, settings={"limits": Limits(requests=100, body_bytes=8 << 20)}) as it:
+            it.onprem.delay_s = 0.3
+            form = [aiohttp.FormData({"file": io.BytesIO(os.urandom(3 << 20))}) for _ in range(6)]
+            answers = await asyncio.gather(*(it.post("std", "/audio", data=one) for one in form))
+            assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503, 503]
+            assert it.router.admission.body_bytes.used == 0
+
+    run(test)
+
+
+def test_a_body_of_unknown_length_is_refused(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"{}"
+
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            response = await it.post("std", data=pieces(), headers={"content-type": "application/json"})
+            assert response.status == 411
+
+    run(test)
+
+
+def test_a_caller_that_never_ends_its_request_is_let_go(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path, settings={"budgets": Budgets(read_s=0.2)}) as it:
+            host, port = it.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"POST /chat HTTP/1.1\r\nhost: x\r\nx-tenant: std\r\ncontent-length: 90\r\n\r\nhalf")
+            assert b" 408 " in await reader.readline()
+            writer.close()
+            assert it.router.admission.requests.used == 0
+
+    run(test)
+
+
+def test_a_caller_that_takes_nothing_does_not_hold_the_engine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path, settings={"budgets": Budgets(write_s=0.3)}) as it:
+            it.onprem.chunks, it.onprem.padding = 4000, "." * 8000  # 32 MB: more than all buffers in between
+            host, port = it.url.removeprefix("http://").split(":")
+            body = json.dumps({**CHAT, "stream": True}).encode()
+            _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            writer.write(
+                b"POST /chat HTTP/1.1\r\nhost: x\r\nx-tenant: std\r\ncontent-type: application/json\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(body), body)
+            )
+            await settled(lambda: [one["outcome"] for one in it.requests()] == ["client_gone"])
+            writer.close()
+
+    run(test)
+
+
+def test_the_names_of_the_conventions_are_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            await (await it.post("std")).read()
+            text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
+            labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="onprem",gen_ai_request_model="own-chat"'
+            assert f"gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1.0" in text
+            assert "gen_ai_server_request_duration_seconds_bucket" in text
+            assert "gpu_cutover_router_first_byte_seconds_count" in text
+            assert "gpu_cutover_router_in_flight 0.0" in text
 
     run(test)

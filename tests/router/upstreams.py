@@ -10,7 +10,7 @@ from aiohttp import web
 
 
 class Upstream:
-    """Answers every path. `mode`: ok | 500 | 400 | silent | slow | cut | stall-free | empty | no-done."""
+    """Answers every path. `mode`: ok | 500 | 400 | silent | cut | empty | no-done."""
 
     def __init__(self, name: str, mode: str = "ok") -> None:
         self.name, self.mode = name, mode
@@ -19,6 +19,7 @@ class Upstream:
         self.delay_s = 0.0
         self.chunks = 3
         self.chunk_s = 0.0
+        self.padding = ""
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -67,7 +68,7 @@ class Upstream:
         await response.prepare(request)
         for number in range(self.chunks):
             finish = "stop" if number == self.chunks - 1 else None
-            choice = {"index": 0, "delta": {"content": f"{self.name}{number} "}, "finish_reason": finish}
+            choice = {"index": 0, "delta": {"content": f"{self.name}{number} {self.padding}"}, "finish_reason": finish}
             await response.write(b"data: " + json.dumps({"id": "1", "choices": [choice]}).encode() + b"\n\n")
             await asyncio.sleep(self.chunk_s)
             if self.mode == "cut" and number == 1:

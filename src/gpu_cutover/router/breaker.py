@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from .table import Fallback
+from .table import Fallback, Table
 
 PROBE_EVERY_S = 1.0
 CLOSE_AFTER = 3  # successful probes in a row
@@ -60,3 +62,55 @@ class Breaker:
             self.outcomes.clear()
             return True
         return False
+
+
+class Breakers:
+    """The breakers of one router. Times are of the machine's monotonic clock, so that a successor understands them."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Breaker] = {}
+
+    def closed_to(self, overrides: Mapping[str, str], now: float) -> frozenset[str]:
+        """Models that get no request now, where somebody else may answer it. An operator's word beats the figures."""
+        measured = {model for model, breaker in self._of.items() if not breaker.permits(now)}
+        forced = {model for model, state in overrides.items() if state == "open"}
+        return frozenset((measured | forced) - {model for model, state in overrides.items() if state == "closed"})
+
+    def started(self, table: Table, model: str, now: float) -> None:
+        """A request was sent to the model."""
+        self._one(table, model).started(now)
+
+    def record(self, table: Table, model: str, now: float, ok: bool) -> bool:
+        """Note an outcome; returns True when this outcome opened or closed the model's breaker."""
+        return self._one(table, model).record(now, ok)
+
+    def is_open(self, model: str) -> bool:
+        """Has this model's breaker opened by itself?"""
+        return model in self._of and self._of[model].opened_at is not None
+
+    def names_open(self, overrides: Mapping[str, str]) -> list[str]:
+        """Models whose breaker is open, by itself or by an operator's word."""
+        names = {model for model in self._of if self.is_open(model)} | set(overrides)
+        return sorted(name for name in names if overrides.get(name, "open") == "open")
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """What a successor must know: which are open, since when, how far their probes came."""
+        return {
+            model: {"opened_at": breaker.opened_at, "good_probes": breaker.good_probes}
+            for model, breaker in self._of.items()
+            if breaker.opened_at is not None
+        }
+
+    def restore(self, limits: Fallback, told: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on from a predecessor's snapshot."""
+        for model, state in told.items():
+            self._of[model] = Breaker(
+                limits, opened_at=float(state["opened_at"]), good_probes=int(state["good_probes"])
+            )
+
+    def _one(self, table: Table, model: str) -> Breaker:
+        breaker = self._of.get(model)
+        if breaker is None:
+            breaker = self._of[model] = Breaker(table.fallback)
+        breaker.limits = table.fallback
+        return breaker

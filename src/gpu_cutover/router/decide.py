@@ -24,12 +24,13 @@ class Decision:
     """What happens to one request. Without `leg` it is refused (503, `sentence` says why to the caller)."""
 
     state: str
-    why: str  # policy | derate | breaker | refused
+    why: str  # policy | drill | derate | breaker | refused
     sentence: str
     leg_name: str | None = None  # onprem | cloud
     leg: Leg | None = None
     fallback: Leg | None = None
     mirror: Leg | None = None
+    reverse: Leg | None = None  # the cloud's leg that may be asked the same once the on-prem answer is complete
 
 
 def decide(table: Table, tenant_name: str, route: str, live: Live) -> Decision:
@@ -50,7 +51,7 @@ def _cloud(table: Table, tenant: Tenant, route: str, live: Live, state: str) -> 
     if leg is None:
         return _refused(state, "no permitted model serves this route")
     copy = _usable(table, route, live) if state == "mirror" else None
-    return Decision(state, "policy", "", "cloud", leg, mirror=copy)
+    return Decision(state, _reason(tenant), "", "cloud", leg, mirror=copy)
 
 
 def _onprem(table: Table, tenant: Tenant, route: str, live: Live) -> Decision:
@@ -64,7 +65,13 @@ def _onprem(table: Table, tenant: Tenant, route: str, live: Live) -> Decision:
     if leg.model in live.open_models and takeover is not None:
         return Decision("onprem", "breaker", "", "cloud", takeover)
     # With nowhere else to go the breaker does not refuse: at 6 % errors, 94 % of answers are better than none.
-    return Decision("onprem", "policy", "", "onprem", leg, fallback=takeover)
+    reverse = cloud if tenant.policy == "standard" and not tenant.synthetic and table.reverse_share else None
+    return Decision("onprem", _reason(tenant), "", "onprem", leg, fallback=takeover, reverse=reverse)
+
+
+def _reason(tenant: Tenant) -> str:
+    """Why a leg was taken where nothing was in the way: a synthetic tenant only ever drills."""
+    return "drill" if tenant.synthetic else "policy"
 
 
 def _instead(cloud: Leg | None, why: str, sentence: str) -> Decision:

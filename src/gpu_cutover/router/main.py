@@ -1,27 +1,29 @@
-"""`gpu-cutover-router`: one process per pool."""
+"""`gpu-cutover-router`: one process per pool, replaced without a dropped stream.
+
+With `--runtime-dir` the program is two processes: this one, which systemd knows, and its child, which serves. When this
+one ends, whether stopped, restarted or killed, the child goes on serving until a successor has taken its sockets
+(`handover`), and then for as long as its open streams last.
+"""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from aiohttp import web
-
 from ..errors import EXIT_DONE, EXIT_USAGE, InputError
 from .files import TableFile
 from .log_key import DIRECTORY
-from .server import Router
-
-DRAIN_S = 60.0  # streams under way get this long after SIGTERM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM, then drain. Exit code 2 when the table cannot be used at the start."""
-    arguments = _parser().parse_args(argv)
+    """Serve until told to stop, then drain. Exit code 2 when the table cannot be used at the start."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser().parse_args(words)
     try:
         table = TableFile(arguments.table)
         if table.get().pool != arguments.pool:
@@ -29,8 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"gpu-cutover-router: {error}", file=sys.stderr)
         return EXIT_USAGE
-    log_key = arguments.log_key or DIRECTORY / f"{arguments.pool}.key"
-    asyncio.run(_serve(Router(table, arguments.log_dir, log_key), arguments))
+    if arguments.runtime_dir and arguments.life is None:
+        return _supervise(words)
+    from .serving import run  # what serves is not loaded into the process that only waits
+
+    arguments.log_key = arguments.log_key or DIRECTORY / f"{arguments.pool}.key"
+    run(table, arguments)
     return EXIT_DONE
 
 
@@ -44,25 +50,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics-port", type=int, required=True)
     parser.add_argument("--log-dir", type=Path, default=Path("/var/log/gpu-cutover"))
     parser.add_argument("--log-key", type=Path, help=f"signs the records; {DIRECTORY}/<pool>.key without it")
+    parser.add_argument("--runtime-dir", type=Path, help="where a successor finds this process; serves in a child")
+    parser.add_argument("--max-in-flight", type=int, default=512, help="requests; beyond it 503 with Retry-After")
+    parser.add_argument("--max-body-mib", type=int, default=256, help="bodies of the requests in flight, together")
+    parser.add_argument("--life", type=int, help=argparse.SUPPRESS)  # ends when the parent does
     return parser
 
 
-async def _serve(router: Router, arguments: argparse.Namespace) -> None:
-    data = web.AppRunner(
-        router.application(), handler_cancellation=True, shutdown_timeout=DRAIN_S, access_log=None, keepalive_timeout=75
-    )
-    metrics = web.AppRunner(router.metrics_application(), shutdown_timeout=1, access_log=None)
-    await data.setup()
-    await metrics.setup()
-    await web.TCPSite(data, arguments.host, arguments.port, backlog=1024).start()
-    await web.TCPSite(metrics, arguments.metrics_host, arguments.metrics_port).start()
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
+def _supervise(words: list[str]) -> int:
+    """Start the process that serves, and share its fate; the reverse does not hold. Returns its exit code."""
+    life, alive = os.pipe()
+    command = [sys.executable, "-m", "gpu_cutover.router.main", *words, "--life", str(life)]
+    child = subprocess.Popen(command, pass_fds=[life])
+    os.close(life)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
-    await data.cleanup()
-    await metrics.cleanup()
+        signal.signal(number, _leave)
+    code = child.wait()
+    os.close(alive)
+    return code if code >= 0 else 128 - code
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End at once, without waiting for the child: it sees the pipe close."""
+    os._exit(EXIT_DONE)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,38 @@
-"""What a router tells the monitoring. No tenant's content, only names, counts and seconds."""
+"""What a router tells the monitoring. No tenant's content, only names, counts and seconds.
+
+Names of the OpenTelemetry semantic conventions for generative AI where there are any (`gen_ai.*`, dots as
+underscores, the conventions' own bucket bounds, attributes as labels), our own prefix elsewhere. A model's label is the
+leg's name for it: what a caller writes into a request is no label, or one caller could fill the monitor's memory.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120)
+# Bounds of the conventions, for request duration, time to first token and time per output token.
+DURATION_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536)
 PREFIX = "gpu_cutover_router"
+OPERATIONS = {"chat": "chat", "reason": "chat", "vision": "chat", "embed": "embeddings"}
+_MODEL = ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One attempt on a leg as the monitoring hears of it. Times in seconds; None: it did not come to that."""
+
+    route: str
+    leg: str
+    model: str
+    outcome: str
+    total_s: float
+    first_token_s: float | None
+    tokens: int | None
 
 
 class Metrics:
@@ -13,43 +40,59 @@ class Metrics:
 
     def __init__(self, pool: str) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
-        self.attempts = Counter(
-            f"{PREFIX}_attempts",
-            "Attempts on a leg, by outcome",
-            ["tenant", "route", "leg", "why", "outcome"],
-            registry=registry,
+        self.attempts = self._counter(
+            "attempts", "Attempts on a leg, by outcome", ["tenant", "route", "leg", "why", "outcome"]
         )
-        self.first_byte = Histogram(
-            f"{PREFIX}_first_byte_seconds",
-            "Time to the first byte",
-            ["route", "leg"],
-            buckets=SECONDS,
-            registry=registry,
+        self.turned_away = self._counter("turned_away", "Requests refused because too much was under way", ["reason"])
+        self.first_byte = self._seconds("first_byte_seconds", "Time to the first byte")
+        self.total = self._seconds("total_seconds", "Time to the last byte")
+        self.in_flight = self._gauge("in_flight", "Requests under way")
+        self.in_flight_bytes = self._gauge("in_flight_body_bytes", "Bytes of their bodies")
+        self.draining = self._gauge("draining", "1 once the router takes no more connections")
+        self.breaker_open = self._gauge("breaker_open", "1 while the model's breaker is open", ["model"])
+        self.table_version = self._gauge("table_version", "Version of the table in force")
+        self.table_bad = self._gauge("table_bad", "1 while the table on disk is wrong and ignored")
+        self.placement_age = self._gauge("placement_age_seconds", "Age of the placement last heard")
+        self.mirrored = self._counter("mirrored", "Copies compared on-prem", ["route", "outcome"])
+        self.mirror_dropped = self._counter("mirror_dropped", "Copies dropped by the full queue", ["route"])
+        self.mirror_waiting = self._gauge("mirror_waiting", "Copies waiting in the queue")
+        self.reversed = self._counter("reverse_shadow", "On-prem answers asked of the cloud", ["route", "outcome"])
+        self.reverse_dropped = self._counter("reverse_shadow_dropped", "Of these, dropped by the full queue", ["route"])
+        self.records_written = self._gauge("records_written", "Number of the record log's last line")
+        self.records_lost = self._gauge("records_lost", "Records that could not be kept")
+        self._gauge("info", "The router's pool", ["pool"]).labels(pool).set(1)
+        self._duration = self._gen_ai(
+            "server_request_duration_seconds", "Duration of an attempt", DURATION_S, [*_MODEL, "error_type"]
         )
-        self.total = Histogram(
-            f"{PREFIX}_total_seconds", "Time to the last byte", ["route", "leg"], buckets=SECONDS, registry=registry
+        self._first_token = self._gen_ai("server_time_to_first_token_seconds", "Time to the first token", FIRST_TOKEN_S)
+        self._per_token = self._gen_ai(
+            "server_time_per_output_token_seconds", "Time per token after the first", PER_TOKEN_S
         )
-        self.in_flight = Gauge(f"{PREFIX}_in_flight", "Requests under way", registry=registry)
-        self.breaker_open = Gauge(
-            f"{PREFIX}_breaker_open", "1 while the model's breaker is open", ["model"], registry=registry
-        )
-        self.table_version = Gauge(f"{PREFIX}_table_version", "Version of the table in force", registry=registry)
-        self.table_bad = Gauge(
-            f"{PREFIX}_table_bad", "1 while the table on disk is wrong and ignored", registry=registry
-        )
-        self.placement_age = Gauge(
-            f"{PREFIX}_placement_age_seconds", "Age of the placement last heard", registry=registry
-        )
-        self.mirrored = Counter(
-            f"{PREFIX}_mirrored", "Copies compared on-prem", ["route", "outcome"], registry=registry
-        )
-        self.mirror_dropped = Counter(
-            f"{PREFIX}_mirror_dropped", "Copies dropped by the full queue", ["route"], registry=registry
-        )
-        self.mirror_waiting = Gauge(f"{PREFIX}_mirror_waiting", "Copies waiting in the queue", registry=registry)
-        self.record_lines = Gauge(f"{PREFIX}_record_lines", "Number of the request log's last line", registry=registry)
-        self.records_lost = Gauge(
-            f"{PREFIX}_records_lost", "Records lost since the start (full disk)", registry=registry
-        )
-        Gauge(f"{PREFIX}_info", "The router's pool", ["pool"], registry=registry).labels(pool).set(1)
+        self._usage = self._gen_ai("client_token_usage", "Tokens", TOKENS, [*_MODEL, "gen_ai_token_type"])
+
+    def tell(self, attempt: Told) -> None:
+        """Count one attempt on a leg."""
+        model = (OPERATIONS.get(attempt.route, attempt.route), attempt.leg, attempt.model)
+        failed = "" if attempt.outcome == "ok" else attempt.outcome
+        self._duration.labels(*model, failed).observe(attempt.total_s)
+        if attempt.first_token_s is None:
+            return
+        self.first_byte.labels(attempt.route, attempt.leg).observe(attempt.first_token_s)
+        self.total.labels(attempt.route, attempt.leg).observe(attempt.total_s)
+        self._first_token.labels(*model).observe(attempt.first_token_s)
+        if attempt.tokens:
+            self._usage.labels(*model, "output").observe(attempt.tokens)
+        if attempt.tokens and attempt.tokens > 1:
+            self._per_token.labels(*model).observe((attempt.total_s - attempt.first_token_s) / (attempt.tokens - 1))
+
+    def _counter(self, name: str, what: str, labels: list[str]) -> Counter:
+        return Counter(f"{PREFIX}_{name}", what, labels, registry=self.registry)
+
+    def _gauge(self, name: str, what: str, labels: list[str] | None = None) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", what, labels or [], registry=self.registry)
+
+    def _seconds(self, name: str, what: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", what, ["route", "leg"], buckets=SECONDS, registry=self.registry)
+
+    def _gen_ai(self, name: str, what: str, bounds: tuple[float, ...], labels: list[str] | None = None) -> Histogram:
+        return Histogram(f"gen_ai_{name}", what, labels or _MODEL, buckets=bounds, registry=self.registry)

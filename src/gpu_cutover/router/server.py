@@ -1,4 +1,4 @@
-"""The router's HTTP side: read, decide, ask, stream, record. Decisions are in `decide`, the asking in `upstream`."""
+"""The router's HTTP side: take in, decide, ask, stream, record. Decisions are in `decide`, the asking in `upstream`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,49 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 from aiohttp import web
+from aiohttp.abc import AbstractResolver
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from .body import BadBodyError, wants_stream, with_model
-from .breaker import Breaker
+from . import body
+from .admission import Admission, Refusal
+from .answers import EVENT_STREAM
+from .body import BadBodyError
+from .breaker import Breakers
 from .decide import Decision, Live, decide
 from .files import TableFile
-from .metrics import Metrics
+from .metrics import Metrics, Told
 from .mirror import Copy, Mirror
 from .placement import POLL_S, PlacementFollower
 from .record import RecordLog
 from .table import ROUTES, Leg, Table
-from .upstream import EVENT_STREAM, PATIENCE_S, Answer, LegFailedError, Question, ask, new_session
+from .upstream import Answer, Asker, Budgets, LegFailedError, Question, new_session
 
-MAX_BODY_BYTES = 256 * 1024 * 1024  # the edge enforces the site's limit per route; this only bounds memory
+MAX_BODY_BYTES = 64 * 1024 * 1024  # the edge enforces the site's limit per route; this only bounds memory
 MAX_COPY_BYTES = 8 * 1024 * 1024
+HASH_ASIDE_BYTES = 1024 * 1024  # larger bodies are digested in a thread (0.5 ms a MiB)
 RETRY_AFTER_S = 15
+RETRY_WHEN_FULL_S = 2
 FLUSH_S = 0.2
+BREAK_OFF_S = 1.0  # for a caller to take the last words of a broken stream
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be under way at once in this process."""
+
+    requests: int = 512
+    body_bytes: int = 256 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -55,20 +71,36 @@ class Step:
     leg: Leg
     why: str
     last: bool
+    attempt: int = 0
 
 
 class Router:
     """State of one router process and its handlers."""
 
-    def __init__(self, table: TableFile, log_dir: Path, log_key: Path | None = None) -> None:
+    def __init__(
+        self,
+        table: TableFile,
+        log_dir: Path,
+        log_key: Path | None = None,
+        *,
+        budgets: Budgets | None = None,
+        limits: Limits | None = None,
+        chance: Callable[[], float] = random.random,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self.table = table
         self.pool = table.get().pool
+        self.budgets, self._limits = budgets or Budgets(), limits or Limits()
+        self._chance, self._resolver = chance, resolver
         self.metrics = Metrics(self.pool)
         self.requests = RecordLog(log_dir / f"requests-{self.pool}.jsonl", key=log_key)
         self.comparisons = RecordLog(log_dir / f"comparisons-{self.pool}.jsonl", key=log_key)
+        self.reverse = RecordLog(log_dir / f"reverse-{self.pool}.jsonl", key=log_key)
         self.placement = PlacementFollower()
-        self.breakers: dict[str, Breaker] = {}
-        self.session: aiohttp.ClientSession
+        self.breakers = Breakers()
+        self.admission = Admission(self._limits.requests, self._limits.body_bytes)
+        self.draining = False
+        self.asker: Asker
         self.mirror: Mirror
 
     # --- life -------------------------------------------------------------------------------------------------
@@ -89,76 +121,99 @@ class Router:
         app.router.add_get("/health", self.health)
         return app
 
+    def drain(self) -> None:
+        """Serve what comes on open connections, and ask each caller to come back on a new one."""
+        self.draining = True
+
+    @property
+    def _logs(self) -> tuple[RecordLog, ...]:
+        return (self.requests, self.comparisons, self.reverse)
+
     async def _running(self, _app: web.Application) -> AsyncIterator[None]:
-        self.session = new_session()
-        self.mirror = Mirror(self.session, self.comparisons, self.metrics, self._mirrored)
+        session = new_session(self.budgets, self._resolver)
+        self.asker = Asker(session, self.budgets)
+        self.mirror = Mirror(self.asker, self.metrics, self._shadowed, self._compared)
         tasks = [asyncio.create_task(self._follow_placement()), asyncio.create_task(self._flush())]
         yield
         await self.mirror.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.session.close()
-        self.requests.close()
-        self.comparisons.close()
+        await session.close()
+        for log in self._logs:
+            log.close()
 
     async def _follow_placement(self) -> None:
         while True:
             source = self.table.get().placement_source
             if source:
-                await self.placement.pull(self.session, source)
+                await self.placement.pull(self.asker.session, source)
             await asyncio.sleep(POLL_S)
 
     async def _flush(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_S)
-            self.requests.flush()
-            self.comparisons.flush()
+            for log in self._logs:
+                log.flush()
 
     # --- a request --------------------------------------------------------------------------------------------
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one request of one tenant."""
         started = time.perf_counter()
-        self.metrics.in_flight.inc()
+        tenant, size = request.headers.get("x-tenant", ""), request.content_length
+        if size is None:
+            return _problem(411, "content-length is required", request)
+        if size > MAX_BODY_BYTES:
+            return _problem(413, "the body is too large", request)
+        refusal = self.admission.enter(tenant, size)
+        if refusal:
+            return self._turned_away(request, tenant, refusal, started)
         try:
-            body = await request.read()
-            call = _call(request, body, started)
-            if call.question.content_type:
-                with_model(body, call.question.content_type, "check")
-            call.question.streamed = wants_stream(body, call.question.content_type)
-            return await self._serve(request, call)
+            return await self._admitted(request, tenant, started)
         except BadBodyError as error:
-            return _problem(400, str(error), request.headers.get("x-request-id", ""))
+            return _problem(400, str(error), request)
+        except TimeoutError:
+            return _problem(408, "the request did not arrive in time", request)
         finally:
-            self.metrics.in_flight.dec()
+            self.admission.leave(tenant, size)
 
-    async def _serve(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _admitted(self, request: web.Request, tenant: str, started: float) -> web.StreamResponse:
+        content = await _read(request, self.budgets.read_s)
+        digest = hashlib.sha256(content) if len(content) < HASH_ASIDE_BYTES else await _digest_aside(content)
+        header = request.headers.get("content-type", "")
+        call = _call(request, tenant, body.read(content, header), started, digest.hexdigest())
         table = self.table.get()
-        decision = decide(table, call.tenant, call.question.route, self.live(table))
+        decision = decide(table, tenant, call.question.route, self.live(table))
         call.state = decision.state
         if decision.leg is None:
             self._record(call, None, "refused", "refused", status=503)
-            return _problem(503, decision.sentence, call.question.request_id)
+            return _problem(503, decision.sentence, request)
         for step in _steps(decision):
             try:
                 answer = await self._ask(table, call, step)
             except LegFailedError as failure:
                 if not step.last:
                     continue
-                status = 504 if failure.outcome == "timeout" else 503
-                return _problem(status, "the model did not answer", call.question.request_id)
-            return await self._send(request, call, step, answer, decision.mirror)
+                return _problem(504 if failure.outcome == "timeout" else 503, "the model did not answer", request)
+            return await self._send(request, call, step, answer, decision)
         raise AssertionError("a decision with a leg has at least one step")
 
+    def _turned_away(self, request: web.Request, tenant: str, refusal: Refusal, started: float) -> web.Response:
+        """Too much is under way: said before the body is read, and recorded."""
+        self.metrics.turned_away.labels(refusal.reason).inc()
+        call = _call(request, tenant, body.Envelope(b"", "", 0), started, "")
+        self._record(call, None, "refused", "refused", status=refusal.status)
+        return _problem(refusal.status, refusal.sentence, request, retry_after_s=RETRY_WHEN_FULL_S)
+
     async def _ask(self, table: Table, call: Call, step: Step) -> Answer:
-        budget = PATIENCE_S if step.last else table.fallback.first_byte_s
+        budget = self.budgets.patience_s if step.last else table.fallback.first_byte_s
         onprem = step.leg_name == "onprem"
         started = time.perf_counter()
         if onprem:
-            self._breaker(table, step.leg.model).started(time.monotonic())
+            self.breakers.started(table, step.leg.model, time.monotonic())
         try:
-            return await ask(self.session, step.leg, call.question, budget, onprem)
+            return await self.asker.ask(step.leg, call.question, budget, onprem)
         except LegFailedError as failure:
             self._judge(table, step, ok=False)
             self._record(call, step, step.why, failure.outcome, status=failure.status, started=started)
@@ -168,70 +223,92 @@ class Router:
             raise
 
     async def _send(
-        self, request: web.Request, call: Call, step: Step, answer: Answer, mirror: Leg | None
+        self, request: web.Request, call: Call, step: Step, answer: Answer, decision: Decision
     ) -> web.StreamResponse:
         response = _response(call, step, answer)
-        kept: list[bytes] | None = [] if mirror and answer.status == 200 else None
+        shadow = self._shadow_leg(decision, step, answer)
+        kept: list[bytes] | None = [] if shadow else None
         outcome = "ok" if answer.status < 400 else "refused"
         try:
+            if self.draining:
+                response.force_close()
             await response.prepare(request)
             kept = await self._relay(response, answer, kept)
             await response.write_eof()
         except LegFailedError as failure:
             outcome = failure.outcome
-            await _break_off(request, response, answer, str(failure))
+            await _break_off(request, response, answer, failure)
         except (ConnectionError, asyncio.CancelledError) as error:
             outcome = "client_gone"
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
             answer.close()
-            self._judge(self.table.get(), step, ok=outcome not in ("error", "timeout"))
+            if outcome != "client_gone":  # says nothing about the model
+                self._judge(self.table.get(), step, ok=outcome not in ("error", "timeout"))
             self._record(call, step, step.why, outcome, answer=answer)
-        if mirror and kept and outcome == "ok":
-            self._offer(call, mirror, b"".join(kept), answer.content_type)
+        if shadow and kept and outcome == "ok":
+            self._offer(call, step, shadow, answer, b"".join(kept))
         return response
 
     async def _relay(
         self, response: web.StreamResponse, answer: Answer, kept: list[bytes] | None
     ) -> list[bytes] | None:
         async for chunk in answer.chunks():
-            await response.write(chunk)
+            try:
+                async with asyncio.timeout(self.budgets.write_s):
+                    await response.write(chunk)
+            except TimeoutError as error:
+                raise ConnectionResetError("the caller takes nothing of its answer") from error
             if kept is not None:
                 kept.append(chunk)
                 if answer.bytes_out > MAX_COPY_BYTES:
                     kept = None
         return kept
 
-    def _offer(self, call: Call, leg: Leg, cloud_answer: bytes, media: str) -> None:
-        cloud_ms = (time.perf_counter() - call.started) * 1000
-        self.mirror.offer(Copy(call.tenant, call.workload, call.question, leg, cloud_answer, media, cloud_ms))
+    # --- shadows ------------------------------------------------------------------------------------------------
+
+    def _shadow_leg(self, decision: Decision, step: Step, answer: Answer) -> Leg | None:
+        """The leg that gets a copy of this request, if any: the mirror's, or the cloud's for a share of requests."""
+        if answer.status != 200:
+            return None
+        if step.leg_name == "cloud":
+            return decision.mirror
+        if decision.reverse and self._chance() < self.table.get().reverse_share:
+            return decision.reverse
+        return None
+
+    def _offer(self, call: Call, step: Step, leg: Leg, answer: Answer, content: bytes) -> None:
+        total_ms = (time.perf_counter() - call.started) * 1000
+        reverse = step.leg_name == "onprem"
+        media, first_ms = answer.content_type, answer.first_byte_ms
+        self.mirror.offer(
+            Copy(call.tenant, call.workload, call.question, leg, reverse, content, media, total_ms, first_ms)
+        )
+
+    def _shadowed(self, copy: Copy, answer: Answer | None, outcome: str, total_ms: float) -> None:
+        digest = hashlib.sha256(copy.question.envelope.body).hexdigest()
+        started = time.perf_counter() - total_ms / 1000
+        state, leg, why = ("onprem", "cloud", "reverse") if copy.reverse else ("mirror", "onprem", "mirror")
+        call = Call(copy.tenant, copy.workload, state, copy.question, digest, started)
+        self._record(call, Step(leg, copy.leg, why, True), why, outcome, answer=answer)
+
+    def _compared(self, reverse: bool, comparison: Mapping[str, Any]) -> None:
+        (self.reverse if reverse else self.comparisons).add(comparison)
 
     # --- what is known now --------------------------------------------------------------------------------------
 
     def live(self, table: Table) -> Live:
         """The placement in force and the models whose breaker does not permit a request now."""
-        now = time.monotonic()
-        closed_to = frozenset(model for model, breaker in self.breakers.items() if not breaker.permits(now))
+        closed_to = self.breakers.closed_to(table.overrides, time.monotonic())
         return Live(self.placement.name or table.placement, closed_to)
 
-    def _breaker(self, table: Table, model: str) -> Breaker:
-        breaker = self.breakers.setdefault(model, Breaker(table.fallback))
-        breaker.limits = table.fallback
-        return breaker
-
     def _judge(self, table: Table, step: Step, ok: bool) -> None:
-        if step.leg_name == "onprem":
-            breaker = self._breaker(table, step.leg.model)
-            if breaker.record(time.monotonic(), ok):
-                self.metrics.breaker_open.labels(step.leg.model).set(breaker.opened_at is not None)
+        model = step.leg.model
+        if step.leg_name == "onprem" and self.breakers.record(table, model, time.monotonic(), ok):
+            self.metrics.breaker_open.labels(model).set(self.breakers.is_open(model))
 
     # --- records ------------------------------------------------------------------------------------------------
-
-    def _mirrored(self, copy: Copy, answer: Answer | None, outcome: str, total_ms: float) -> None:
-        call = Call(copy.tenant, copy.workload, "mirror", copy.question, "", time.perf_counter() - total_ms / 1000)
-        call.sha256 = hashlib.sha256(copy.question.body).hexdigest()
-        self._record(call, Step("onprem", copy.leg, "mirror", True), "mirror", outcome, answer=answer)
 
     def _record(
         self,
@@ -245,30 +322,31 @@ class Router:
         started: float | None = None,
     ) -> None:
         total_ms = (time.perf_counter() - (started or call.started)) * 1000
-        leg_name = step.leg_name if step else None
-        question = call.question
+        question, leg_name = call.question, step.leg_name if step else None
         self.metrics.attempts.labels(call.tenant, question.route, leg_name or "none", why, outcome).inc()
-        if answer and leg_name:
-            self.metrics.first_byte.labels(question.route, leg_name).observe(answer.first_byte_ms / 1000)
-            self.metrics.total.labels(question.route, leg_name).observe(total_ms / 1000)
+        if step:
+            first_s = answer.first_byte_ms / 1000 if answer else None
+            tokens = answer.tokens if answer else None
+            told = Told(question.route, step.leg_name, step.leg.model, outcome, total_ms / 1000, first_s, tokens)
+            self.metrics.tell(told)
         self.requests.add(
             {
                 "t": round(time.time(), 3),
                 "request_id": question.request_id,
+                "attempt": step.attempt if step else 0,
                 "tenant": call.tenant,
                 "route": question.route,
                 "workload": call.workload,
                 "state": call.state,
                 "leg": leg_name,
                 "why": why,
-                "model": step.leg.model if step else None,
-                "version": step.leg.version if step else None,
-                "gpus": list(step.leg.gpus) if step else [],
+                "requested_model": question.envelope.model,
+                **_leg_keys(step),
                 "status": answer.status if answer else status,
                 "outcome": outcome,
                 "first_byte_ms": round(answer.first_byte_ms, 1) if answer else None,
                 "total_ms": round(total_ms, 1),
-                "bytes_in": len(question.body),
+                "bytes_in": len(question.envelope.body),
                 "bytes_out": answer.bytes_out if answer else 0,
                 "request_sha256": call.sha256,
                 "tokens": answer.tokens if answer else None,
@@ -280,15 +358,17 @@ class Router:
     async def health(self, _request: web.Request) -> web.Response:
         """Alive, with everything that is not as it should be named in `problems`."""
         table = self.table.get()
-        problems = [self.table.problem, self.placement.problem, self.requests.problem, self.comparisons.problem]
+        problems = [self.table.problem, self.placement.problem, *(log.problem for log in self._logs)]
         return web.json_response(
             {
                 "status": "ok",
                 "pool": self.pool,
+                "draining": self.draining,
+                "in_flight": self.admission.requests.used,
                 "table_version": table.version,
                 "placement": self.live(table).placement,
                 "placement_age_s": self.placement.age_s(),
-                "breakers_open": sorted(name for name, one in self.breakers.items() if one.opened_at is not None),
+                "breakers_open": self.breakers.names_open(table.overrides),
                 "mirror_pending": self.mirror.pending,
                 "problems": [problem for problem in problems if problem],
             }
@@ -297,35 +377,67 @@ class Router:
     async def expose(self, _request: web.Request) -> web.Response:
         """Prometheus metrics."""
         table = self.table.get()
+        self.metrics.in_flight.set(self.admission.requests.used)
+        self.metrics.in_flight_bytes.set(self.admission.body_bytes.used)
+        self.metrics.draining.set(self.draining)
         self.metrics.table_version.set(table.version)
         self.metrics.table_bad.set(self.table.problem is not None)
-        self.metrics.record_lines.set(self.requests.written)
+        self.metrics.records_written.set(self.requests.written)
         self.metrics.records_lost.set(self.requests.lost)
         age = self.placement.age_s()
         self.metrics.placement_age.set(float("inf") if age is None else age)
         return web.Response(body=generate_latest(self.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def _call(request: web.Request, body: bytes, started: float) -> Call:
-    given = request.headers.get("x-request-id", "")
+async def _read(request: web.Request, patience_s: float) -> bytes:
+    """The request's body. Raises TimeoutError when the caller falls silent in the middle of it."""
+    pieces, size = [], 0
+    async with asyncio.timeout(patience_s) as patience:
+        while chunk := await request.content.readany():
+            pieces.append(chunk)
+            size += len(chunk)
+            patience.reschedule(asyncio.get_running_loop().time() + patience_s)
+    return b"".join(pieces)
+
+
+async def _digest_aside(content: bytes) -> Any:
+    return await asyncio.to_thread(hashlib.sha256, content)
+
+
+def _call(request: web.Request, tenant: str, envelope: body.Envelope, started: float, sha256: str) -> Call:
     question = Question(
         route=request.match_info["route"],
-        request_id=given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
-        body=body,
+        request_id=_request_id(request) or uuid.uuid4().hex,
+        envelope=envelope,
         content_type=request.headers.get("content-type", ""),
         accept=request.headers.get("accept", "*/*"),
-        streamed=False,
     )
     workload = request.headers.get("x-workload", "") or question.route
-    digest = hashlib.sha256(body).hexdigest()
-    return Call(request.headers.get("x-tenant", ""), workload[:32], "off", question, digest, started)
+    return Call(tenant, workload[:32], "off", question, sha256, started)
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else ""
 
 
 def _steps(decision: Decision) -> list[Step]:
     if decision.leg is None or decision.leg_name is None:
         return []
     first = Step(decision.leg_name, decision.leg, decision.why, decision.fallback is None)
-    return [first] if decision.fallback is None else [first, Step("cloud", decision.fallback, "fallback", True)]
+    return [first] if decision.fallback is None else [first, Step("cloud", decision.fallback, "fallback", True, 1)]
+
+
+def _leg_keys(step: Step | None) -> dict[str, Any]:
+    leg = step.leg if step else None
+    return {
+        "model": leg.model if leg else None,
+        "version": leg.version if leg else None,
+        "engine": leg.engine if leg else None,
+        "engine_version": leg.engine_version if leg else None,
+        "gpus": list(leg.gpus) if leg else [],
+        "gpu_uuids": list(leg.gpu_uuids) if leg else [],
+    }
 
 
 def _response(call: Call, step: Step, answer: Answer) -> web.StreamResponse:
@@ -338,24 +450,31 @@ def _response(call: Call, step: Step, answer: Answer) -> web.StreamResponse:
     }
     if answer.content_type.startswith(EVENT_STREAM):
         headers["cache-control"] = "no-cache"
+    if answer.retry_after:
+        headers["retry-after"] = answer.retry_after
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_length = answer.content_length
     return response
 
 
-async def _break_off(request: web.Request, response: web.StreamResponse, answer: Answer, sentence: str) -> None:
+async def _break_off(
+    request: web.Request, response: web.StreamResponse, answer: Answer, failure: LegFailedError
+) -> None:
     """End a broken answer so that nobody takes it for a whole one: an error event in a stream, then no clean end."""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, TimeoutError):
         if answer.content_type.startswith(EVENT_STREAM):
-            event = {"error": {"type": "stream_broken", "message": f"the answer is not complete: {sentence}"}}
-            await response.write(b"\n\nevent: error\ndata: " + json.dumps(event).encode() + b"\n\n")
-        if request.transport is not None:
-            request.transport.close()
+            event = {"error": {"type": "stream_broken", "message": f"the answer is not complete: {failure}"}}
+            last = failure.good + b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
+            async with asyncio.timeout(BREAK_OFF_S):
+                await response.write(last)
+    if request.transport is not None:
+        request.transport.close()
 
 
-def _problem(status: int, sentence: str, request_id: str) -> web.Response:
-    headers = {"x-request-id": request_id} if _REQUEST_ID.fullmatch(request_id) else {}
-    if status >= 500:
-        headers["retry-after"] = str(RETRY_AFTER_S)
-    kind = "invalid_request" if status < 500 else "unavailable"
+def _problem(status: int, sentence: str, request: web.Request, retry_after_s: int = RETRY_AFTER_S) -> web.Response:
+    request_id = _request_id(request)
+    headers = {"x-request-id": request_id} if request_id else {}
+    if status >= 500 or status == 429:
+        headers["retry-after"] = str(retry_after_s)
+    kind = "invalid_request" if status < 500 and status != 429 else "unavailable"
     return web.json_response({"error": {"type": kind, "message": sentence}}, status=status, headers=headers)

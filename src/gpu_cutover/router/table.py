@@ -5,7 +5,7 @@ Travels to gateways with the module `route_table`: standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +16,34 @@ ROUTES = ("audio", "chat", "reason", "embed", "rerank", "vision")
 POOLS = ("hybrid", "sealed")
 POLICIES = ("standard", "sensitive", "cloud_only")
 STATES = ("cloud", "mirror", "onprem", "off")
+BREAKER_STATES = ("closed", "open")
 
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One place that answers a route. `version` is the digest of the weights, empty where unknown (cloud)."""
+    """One place that answers a route. `version` is the digest of the weights; what is unknown (cloud) is empty."""
 
     url: str
     path: str
     model: str
     version: str = ""
     gpus: tuple[int, ...] = ()
+    engine: str = ""
+    engine_version: str = ""
+    gpu_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A tenant's policy, the state of each of its routes, and when one of them last changed (ISO 8601; "": never)."""
+    """A tenant's policy, the state of each of its routes, and when one of them last changed (ISO 8601; "": never).
+
+    `synthetic`: its requests are drills, no clinic's.
+    """
 
     policy: str
     routes: Mapping[str, str]
     changed: str = ""
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,8 @@ class Table:
     tenants: Mapping[str, Tenant]
     models_rolled_back: frozenset[str]
     fallback: Fallback
+    overrides: Mapping[str, str]  # model: an operator holds its breaker `open` or `closed`
+    reverse_share: float  # of the on-prem answers, asked again of the cloud
 
 
 def legal_states(policy: str, pool: str) -> tuple[str, ...]:
@@ -90,11 +100,13 @@ def parse_table(data: object, file: str) -> Table:
         placement_source=root.optional("placement_source", str),
         onprem={name: _legs(root.node("onprem").node(name)) for name in root.node("onprem").mapping},
         cloud=_legs(root.node("cloud")) if pool == "hybrid" else {},
-        tenants={name: _tenant(root.node("tenants").node(name), pool) for name in root.node("tenants").mapping},
+        tenants=_tenants(root.node("tenants"), pool),
         models_rolled_back=_names(root, "models_rolled_back"),
         fallback=_fallback(root.node("fallback")),
+        overrides=_overrides(root),
+        reverse_share=_reverse_share(root, pool),
     )
-    root.only({*Table.__slots__, "schema"})
+    root.only({*Table.__slots__, "schema", "reverse_shadow"} - {"reverse_share"})
     if table.placement not in table.onprem:
         root.wrong(
             "placement", f"{table.placement!r} has no legs under onprem", "name one of " + ", ".join(table.onprem)
@@ -157,6 +169,9 @@ def _leg(node: _Node) -> Leg:
         model=node.take("model", str),
         version=node.optional("version", str) or "",
         gpus=tuple(node.optional("gpus", list) or ()),
+        engine=node.optional("engine", str) or "",
+        engine_version=node.optional("engine_version", str) or "",
+        gpu_uuids=tuple(node.optional("gpu_uuids", list) or ()),
     )
     if not leg.url.startswith(("http://", "https://")):
         node.wrong("url", f"{leg.url!r} is not an http address", "write http://address:port")
@@ -164,7 +179,36 @@ def _leg(node: _Node) -> Leg:
         node.wrong("path", f"{leg.path!r} is not a path", "start it with /")
     if not all(isinstance(gpu, int) for gpu in leg.gpus):
         node.wrong("gpus", "must be a list of GPU indices", "correct the list")
+    if not all(isinstance(uuid, str) for uuid in leg.gpu_uuids):
+        node.wrong("gpu_uuids", "must be a list of GPU names as the driver tells them", "correct the list")
     return leg
+
+
+def _tenants(node: _Node, pool: str) -> dict[str, Tenant]:
+    """All tenants. Ten thousand are read while requests wait, so what is like one already read is not read again."""
+    known: dict[str, Tenant] = {}
+    alike: dict[Hashable, Tenant] = {}
+    for name, raw in node.mapping.items():
+        shape = _shape(raw)
+        tenant = alike.get(shape) if shape else None
+        if tenant is None:
+            tenant = _tenant(node.node(name), pool)
+            alike[shape] = tenant
+        known[name] = tenant
+    return known
+
+
+def _shape(raw: Any) -> Hashable:
+    """All that a plain tenant says, to be compared; None of one that says something else."""
+    try:
+        policy, routes, changed = raw["policy"], raw["routes"], raw.get("changed")
+        if len(raw) != (2 if changed is None else 3):
+            return None
+        shape = (policy, changed, *routes.items())
+        hash(shape)
+    except (AttributeError, KeyError, TypeError):
+        return None
+    return shape
 
 
 def _tenant(node: _Node, pool: str) -> Tenant:
@@ -179,7 +223,7 @@ def _tenant(node: _Node, pool: str) -> Tenant:
     routes = node.node("routes")
     routes.only(set(ROUTES))
     states = {route: routes.choice(route, legal_states(policy, pool)) for route in routes.mapping}
-    return Tenant(policy, states, node.optional("changed", str) or "")
+    return Tenant(policy, states, node.optional("changed", str) or "", bool(node.optional("synthetic", bool)))
 
 
 def _names(root: _Node, key: str) -> frozenset[str]:
@@ -187,6 +231,23 @@ def _names(root: _Node, key: str) -> frozenset[str]:
     if not all(isinstance(name, str) for name in names):
         root.wrong(key, "must be a list of model names", "correct the list")
     return frozenset(names)
+
+
+def _overrides(root: _Node) -> dict[str, str]:
+    if "overrides" not in root.mapping:
+        return {}
+    node = root.node("overrides")
+    return {model: node.choice(model, BREAKER_STATES) for model in node.mapping}
+
+
+def _reverse_share(root: _Node, pool: str) -> float:
+    if "reverse_shadow" not in root.mapping:
+        return 0.0
+    if pool == "sealed":
+        root.wrong("reverse_shadow", "nothing of a sealed pool is ever asked of the cloud", "remove the key")
+    node = root.node("reverse_shadow")
+    node.only({"share"})
+    return node.number("share", 0, 1)
 
 
 def _fallback(node: _Node) -> Fallback:

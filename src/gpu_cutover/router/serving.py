@@ -1,0 +1,136 @@
+"""The life of a serving process: take over from a predecessor, serve, hand on to a successor, drain."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from ..guard.notify import notify
+from . import handover
+from .files import TableFile
+from .server import Limits, Router
+
+DRAIN_S = 60.0  # streams under way get this long after SIGTERM
+LONG_DRAIN_S = 600.0  # with a successor in place nobody waits for this process: as long as the edge keeps a stream
+LINGER_S = 5.0  # a process without a parent serves on for this long, while its successor starts
+# The edge keeps idle connections for the next request. They are answered for this long, each with `connection: close`.
+IDLE_S = 10.0
+LAST_BYTES_S = 2.0
+BACKLOG = 1024
+
+
+def run(table: TableFile, arguments: argparse.Namespace) -> None:
+    """Serve until told to stop."""
+    limits = Limits(arguments.max_in_flight, arguments.max_body_mib * 1024 * 1024)
+    router = Router(table, arguments.log_dir, arguments.log_key, limits=limits)
+    asyncio.run(Serving(router, arguments).run())
+
+
+class Serving:
+    """One process's two ports and what ends it."""
+
+    def __init__(self, router: Router, arguments: argparse.Namespace) -> None:
+        self._router, self._arguments = router, arguments
+        self._told = asyncio.Event()  # SIGTERM: stop now
+        self._orphaned = asyncio.Event()  # the parent is gone: a successor may be on its way
+        self._sites: list[web.SockSite] = []
+
+    async def run(self) -> None:
+        """Serve, then drain."""
+        self._listen_for_the_end()
+        inherited = self._inherited()
+        sockets = inherited.sockets if inherited else self._bound()
+        data = web.AppRunner(
+            self._router.application(),
+            handler_cancellation=True,
+            shutdown_timeout=LAST_BYTES_S,
+            access_log=None,
+            keepalive_timeout=75,
+        )
+        metrics = web.AppRunner(self._router.metrics_application(), shutdown_timeout=1, access_log=None)
+        await data.setup()
+        await metrics.setup()
+        if inherited:
+            await asyncio.to_thread(inherited.take)
+        for runner, listener in zip((data, metrics), sockets, strict=True):
+            self._sites.append(web.SockSite(runner, listener, backlog=BACKLOG))
+            await self._sites[-1].start()
+        notify("READY=1")
+        await self._until_the_end(sockets)
+        await data.cleanup()
+        await metrics.cleanup()
+
+    def _listen_for_the_end(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told.set)
+        if self._arguments.life is not None:
+            loop.add_reader(self._arguments.life, self._parent_is_gone)
+
+    def _parent_is_gone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._arguments.life)
+        os.close(self._arguments.life)
+        self._orphaned.set()
+
+    def _inherited(self) -> handover.Inherited | None:
+        directory: Path | None = self._arguments.runtime_dir
+        inherited = handover.ask(directory, 2) if directory else None
+        if inherited:
+            self._router.breakers.restore(self._router.table.get().fallback, inherited.state["breakers"])
+        return inherited
+
+    def _bound(self) -> list[socket.socket]:
+        places = [
+            (self._arguments.host, self._arguments.port),
+            (self._arguments.metrics_host, self._arguments.metrics_port),
+        ]
+        return [socket.create_server(place, backlog=BACKLOG) for place in places]
+
+    async def _until_the_end(self, sockets: list[socket.socket]) -> None:
+        """Wait for a reason to end; on return nothing is under way any more, or its time is over."""
+        heir = None
+        if self._arguments.runtime_dir:
+            heir = handover.Handover(self._arguments.runtime_dir, sockets, self._state, self._let_go)
+            await heir.listen()
+        handed_over = heir.done if heir else asyncio.Event()
+        await _first_of(self._told, self._orphaned, handed_over)
+        if self._orphaned.is_set():
+            await _first_of(self._told, handed_over, within_s=LINGER_S)
+        if heir:
+            await heir.close()
+        if not handed_over.is_set():
+            await self._let_go()
+        await self._drained(handed_over.is_set())
+
+    def _state(self) -> dict[str, Any]:
+        return {"breakers": self._router.breakers.snapshot()}
+
+    async def _let_go(self) -> None:
+        """Accept nothing more; what came already is served."""
+        self._router.drain()
+        for site in self._sites:
+            await site.stop()
+
+    async def _drained(self, handed_over: bool) -> None:
+        began = time.monotonic()
+        limit_s, idle_s = (LONG_DRAIN_S, IDLE_S) if handed_over else (DRAIN_S, 0.0)
+        while time.monotonic() - began < (DRAIN_S if self._told.is_set() else limit_s):
+            quiet = self._told.is_set() or time.monotonic() - began >= idle_s
+            if quiet and not self._router.admission.requests.used:
+                return
+            await asyncio.sleep(0.05)
+
+
+async def _first_of(*events: asyncio.Event, within_s: float | None = None) -> None:
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
