@@ -213,7 +213,7 @@ def best(
 
     Never refuses: what does not fit is degraded or off, and `binding` says what is short.
     """
-    case = _Case(tuple(wishes), tuple(routes), tuple(demands), tier, catalog, healthy, lost)
+    case = Case(tuple(wishes), tuple(routes), tuple(demands), tier, catalog, healthy, lost)
     return case.placement(search.solve(case.problem))
 
 
@@ -237,7 +237,7 @@ def _kept(wishes: Sequence[Wish], healthy: Placement) -> list[Wish]:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """One question to the search, and its answer told."""
 
     wishes: tuple[Wish, ...]
@@ -255,7 +255,8 @@ class _Case:
     @cached_property
     def problem(self) -> Problem:
         """What the search is asked."""
-        engines = [self._engine(number, wish) for number, wish in enumerate(self.wishes) if self._runs_here(wish)]
+        numbers = sorted(range(len(self.wishes)), key=lambda number: _rank(self.wishes[number]))
+        engines = [self.engine(number) for number in numbers if self._runs_here(self.wishes[number])]
         return Problem(
             groups=_groups(engines),
             routes=self.routes,
@@ -268,13 +269,19 @@ class _Case:
             healthy=None if self.healthy is None else _before(self.healthy),
         )
 
+    def instance(self, engine: Engine) -> Instance:
+        """An engine of the search as the memory rule sees it."""
+        return _instance(self.wishes[engine.number], self.catalog)
+
     def _runs_here(self, wish: Wish) -> bool:
         """Whether the GPU has kernels for its formats and the engine can load such files."""
         weights = lookup("format", wish.format, self.catalog)
         cache = self.catalog.kv_formats[wish.kv_cache_dtype]
         return weights.runs_on(self.gpu) and cache.runs_on(self.gpu) and wish.engine in weights.engines
 
-    def _engine(self, number: int, wish: Wish) -> Engine:
+    def engine(self, number: int) -> Engine:
+        """A wish as the search sees it."""
+        wish = self.wishes[number]
         return search.engine(
             number,
             wish.model,
@@ -425,6 +432,11 @@ class _Case:
         return max(0, self.problem.allowed - taken)
 
 
+def _rank(wish: Wish) -> tuple[object, ...]:
+    """An order that does not depend on the order of the question: it decides between what is equally good."""
+    return wish.quality, wish.routes, wish.model, wish.format, wish.kv_cache_dtype, wish.kv_gib or 0.0
+
+
 def _groups(engines: Sequence[Engine]) -> tuple[tuple[Engine, ...], ...]:
     """Engines meant for a common route exclude each other: one of them is enough."""
     groups: list[list[Engine]] = []
@@ -469,14 +481,14 @@ def _before(healthy: Placement) -> dict[str, Before]:
 
 def _declared_case(
     site: Site, name: str, catalog: Catalog, wanted: tuple[Demand, ...], healthy: Placement | None
-) -> _Case:
+) -> Case:
     tier = catalog.tiers[site.spec.tier]
     wishes = declared_wishes(site, catalog)
-    return _Case(wishes, tuple(site.spec.routes), wanted, tier, catalog, healthy, rules.lost_gpu(name))
+    return Case(wishes, tuple(site.spec.routes), wanted, tier, catalog, healthy, rules.lost_gpu(name))
 
 
-def _declared_seats(case: _Case, site: Site, name: str) -> Seats:
-    engines = {engine.model: engine for group in case.problem.groups for engine in group}
+def _declared_seats(case: Case, site: Site, name: str) -> Seats:
+    engines = {wish.model: case.engine(number) for number, wish in enumerate(case.wishes)}
     running = site.spec.placements[name]
     return tuple(Seat(engines[model], tuple(sorted(gpus))) for model, gpus in running.items())
 

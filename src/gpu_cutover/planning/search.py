@@ -28,7 +28,8 @@ OWN, STAND_IN = "own", "stand-in"  # a route nobody answers yet, but somebody st
 class Engine:
     """A wish (its `number`) as the search needs it: bytes of a unit of demand, and by number of GPUs what it takes.
 
-    `needs` has steps of each GPU's memory (fit.STEPS), `fixed` the bytes of them that are no cache.
+    `needs` has steps of each GPU's memory (fit.STEPS), `fixed` the bytes of them that are no cache, for every legal
+    split; `splits` are those worth a look.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Engine:
     longest: int
     needs: Mapping[int, int]
     fixed: Mapping[int, int]
+    splits: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,9 @@ def engine(
     no faster and lost with either.
     """
     decoder = instance.model.kind == "decoder"
-    sizes = range(1, count + 1 if decoder else 2)
-    splits = {
+    shares = {
         size: fit.need(model, instance, size, gpu, catalog)
-        for size in sizes
+        for size in range(1, count + 1)
         if fit.tensor_parallel_problem(instance, size) is None
     }
     speech = instance.model.kind == "speech"
@@ -120,8 +121,9 @@ def engine(
         takes_the_rest=instance.takes_the_rest,
         unit=instance.smallest_kv() if speech else instance.model.kv_bytes_per_token(instance.kv_bytes),
         longest=0 if speech else instance.max_model_len,
-        needs={size: round(share.fraction * fit.STEPS) for size, share in splits.items()},
-        fixed={size: share.weights + share.activations for size, share in splits.items()},
+        needs={size: round(share.fraction * fit.STEPS) for size, share in shares.items()},
+        fixed={size: share.weights + share.activations for size, share in shares.items()},
+        splits=tuple(shares) if decoder else (1,),
     )
 
 
@@ -129,7 +131,8 @@ def engine(
 class Answers:
     """Who answers each route (a seat, or `own` or `stand-in` while undecided, or nobody), and what fits of the demand.
 
-    `granted`: demand → sessions; per model `units` of cache (tokens, windows) it has and `charged` it is asked for.
+    `granted`: demand → sessions; per model `units` of cache (tokens, windows) it has and `charged` it is asked for;
+    sessions longer than it takes are not.
     """
 
     by: Mapping[str, Seat | str | None]
@@ -261,11 +264,11 @@ def answers(
             continue
         cache = demand.route
         if isinstance(seat, Seat):
-            cache = seat.engine.model
-            charged[cache] += demand.total
             if 0 < seat.engine.longest < demand.tokens:
                 granted[demand.name] = 0
                 continue
+            cache = seat.engine.model
+            charged[cache] += demand.total
         granted[demand.name] = min(demand.sessions, left[cache] // demand.tokens)
         left[cache] = left[cache] - demand.total if granted[demand.name] == demand.sessions else 0
     return Answers(by, granted, units, charged)
@@ -380,14 +383,14 @@ def _tightest(seats: Seats, found: Answers) -> int:
 def grouped(problem: Problem, engines: tuple[Engine, ...]) -> Group:
     """What the bound must know of a group of the problem."""
     routes = frozenset(route for engine in engines for route in engine.routes)
-    sizes = {size for engine in engines for size in engine.needs if size <= len(problem.left)}
+    sizes = {size for engine in engines for size in engine.splits if size <= len(problem.left)}
     return Group(
         engines=tuple(sorted(engines, key=lambda engine: engine.needs[1])),
         asked=sum(demand.total for demand in problem.demands if demand.route in routes),
         routes=routes,
         stand_in=frozenset(route for engine in engines for route in engine.stands_in),
         needed=all(set(engine.routes) & set(problem.routes) for engine in engines),
-        least={size: min(e.needs[size] for e in engines if size in e.needs) for size in sorted(sizes)},
+        least={size: min(e.needs[size] for e in engines if size in e.splits) for size in sorted(sizes)},
         sharing=all(engine.takes_the_rest for engine in engines),
     )
 
@@ -438,8 +441,8 @@ def _room(problem: Problem, group: Group, places: tuple[tuple[int, int], ...]) -
 def _fresh_room(problem: Problem, group: Group, places: tuple[tuple[int, int], ...]) -> int | None:
     best: int | None = None
     for engine in group.engines:
-        for split, need in engine.needs.items():
-            size = _best_share(engine, split, need, places)
+        for split in engine.splits:
+            size = _best_share(engine, split, places)
             if size is not None:
                 best = max(best or 0, _units(problem, Seat(engine, tuple(range(split))), size))
                 if best >= group.asked:
@@ -447,8 +450,9 @@ def _fresh_room(problem: Problem, group: Group, places: tuple[tuple[int, int], .
     return best
 
 
-def _best_share(engine: Engine, split: int, need: int, places: tuple[tuple[int, int], ...]) -> int | None:
+def _best_share(engine: Engine, split: int, places: tuple[tuple[int, int], ...]) -> int | None:
     """Steps that an engine gets on the best `split` of these GPUs; None when it does not fit on so many."""
+    need = engine.needs[split]
     if not engine.takes_the_rest:
         return need if sum(free >= need for free, _ in places) >= split else None
     sizes = sorted((need + (free - need) // (others + 1) for free, others in places if free >= need), reverse=True)
@@ -526,9 +530,8 @@ def _children(problem: Problem, seats: Seats, group: tuple[Engine, ...]) -> Iter
     for engine in group:
         if engine.model in running:
             continue
-        for size, need in engine.needs.items():
-            if size > len(problem.left):
-                continue
+        for size in engine.splits:
+            need = engine.needs[size]
             free = [index for index in problem.left if used[index] + need <= problem.allowed]
             for gpus in _different(problem, used, combinations(free, size)):
                 yield (*seats, Seat(engine, gpus))
