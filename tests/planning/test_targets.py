@@ -125,3 +125,10 @@ def test_one_host_may_be_down_for_8_76_hours_and_one_repair_takes_24() -> None:
 
 def test_a_second_host_keeps_the_promise() -> None:
     assert availability.assess(0.999, 100_000_000_000, 600.0, 2, load_outages()).expected > 0.9999
+
+
+def test_notes_that_do_not_fit_the_cache_wait_their_turn() -> None:
+    fitting, waiting = (estimates(loaded("l40s", soap=soap), CATALOG)["soap_p95_s"] for soap in (12, 60))
+    assert "turns" not in fitting.how
+    assert "turns" in waiting.how
+    assert waiting.expected > 2 * fitting.expected

@@ -188,7 +188,8 @@ def options(setting: Setting, catalog: Catalog, *, speculation: bool) -> Iterato
         taken = [step for step, is_taken in steps.items() if is_taken]
         if taken and split <= setting.gpu_count and _loads(other, gpu, catalog):
             words = _words(steps, gpu, other, name)
-            changed = replace(setting.with_answerer("chat", other), gpu=gpu)
+            cached = replace(other, kv_tokens=cache_tokens(other, gpu, smallest_cache(gpu, catalog), catalog))
+            changed = replace(setting.with_answerer("chat", cached), gpu=gpu)
             yield Option(changed, words, sum(EFFORT[step] for step in taken), len(taken), fast)
 
 
@@ -218,6 +219,11 @@ def cache_tokens(who: Answerer, gpu: Gpu, kv_bytes: int, catalog: Catalog) -> in
     reserve = gpu.activation_reserve_mib * 1024**2
     free = who.gpus * (budget_bytes(gpu, catalog) - reserve) - who.model.weight_bytes(who.weights)
     return free // who.model.kv_bytes_per_token(kv_bytes)
+
+
+def smallest_cache(gpu: Gpu, catalog: Catalog) -> int:
+    """Bytes of one number in the smallest cache that is planned with on this GPU."""
+    return min(cache.bytes_per_number() for cache in catalog.kv_formats.values() if cache.runs_on(gpu))
 
 
 def _words(steps: Mapping[str, bool], gpu: Gpu, who: Answerer, weights: str) -> str:
@@ -272,11 +278,12 @@ def _sessions(wanted: Wanted, setting: Setting, catalog: Catalog) -> Iterator[Ch
         yield from sorted(found, key=lambda c: (c.verdict != "met", c.effort if c.verdict == "met" else -c.expected))[
             :1
         ]
-    here = max(0, (setting.answerers["chat"].kv_tokens - others) // each)
+    here = setting.answerers["chat"].kv_tokens
     if here:
-        hosts = math.ceil(wanted.figure / here)
-        how = f"{hosts:,} hosts x {here:,} each, every host as planned here"
-        yield _change(wanted, f"{hosts:,} such hosts", Estimate(None, float(hosts * here), how), EFFORT["gpu"] * hosts)
+        hosts = math.ceil((others + wanted.figure * each) / here)
+        how = f"{hosts:,} hosts x {here:,} tokens - {others:,} of the others, {each:,} each; every host as planned here"
+        fits = float((hosts * here - others) // each)
+        yield _change(wanted, f"{hosts:,} such hosts", Estimate(None, fits, how), EFFORT["gpu"] * hosts)
 
 
 def _caches(gpu: Gpu, setting: Setting, catalog: Catalog) -> Iterator[Answerer]:
@@ -292,13 +299,12 @@ def _cache(
 ) -> Change:
     """Sessions of an engine with its GPUs to itself and an 8-bit cache (16-bit where the GPU has no other)."""
     now = setting.answerers["chat"]
-    small = catalog.kv_formats["fp8"]
-    kv_bytes = small.bytes_per_number() if small.runs_on(gpu) else 2
-    tokens = cache_tokens(who, gpu, kv_bytes, catalog)
+    small = smallest_cache(gpu, catalog)
+    tokens = cache_tokens(who, gpu, small, catalog)
     fits = max(0, (tokens - others) // each)
-    how = f"{tokens:,} tokens of {8 * kv_bytes}-bit cache - {others:,} of the others, {each:,} each"
+    how = f"{tokens:,} tokens of {8 * small}-bit cache - {others:,} of the others, {each:,} each"
     name = next(key for key, weights in catalog.formats.items() if weights == who.weights)
-    words = f"{who.name} as {name} on {who.gpus} x {gpu.name} alone, {8 * kv_bytes}-bit cache"
+    words = f"{who.name} as {name} on {who.gpus} x {gpu.name} alone, {8 * small}-bit cache"
     steps = {"gpu": gpu.name != setting.gpu.name, "weights": who.weights != now.weights, "split": who.gpus != now.gpus}
     effort = sum(EFFORT[step] for step, is_taken in steps.items() if is_taken) + EFFORT["weights"] / 2
     return _change(wanted, words, Estimate(None, float(fits), how), effort)

@@ -22,6 +22,7 @@ from .changes import Wanted
 from .demand import Demand, demands
 from .finding import Finding
 from .placement import Placement
+from .plan_text import figure
 from .targets import RECORDINGS_AT_ONCE, Answerer, Estimate, Load, Setting, estimates, setting_of, verdict
 
 HEALTHY = placement.HEALTHY
@@ -181,17 +182,17 @@ def _targets(site: Site, ground: Ground, explicit: Mapping[str, int], catalog: C
     told = []
     for name, known in catalog.targets.items():
         declared, estimate = site.spec.targets[name], ground.estimates.get(name)
-        figure = float(explicit.get(name.removeprefix("concurrent_"), declared.plan))
+        wanted = float(explicit.get(name.removeprefix("concurrent_"), declared.plan))
         entry: dict[str, Any] = {
             "name": name,
             "title": known.title,
             "unit": known.unit,
             "better": known.better,
             "plan": declared.plan,
-            "target": figure,
+            "target": wanted,
             "floor": round(estimate.floor, 8) if estimate and estimate.floor is not None else None,
             "expected": round(estimate.expected, 8) if estimate else None,
-            "verdict": verdict(known.better, figure, estimate),
+            "verdict": verdict(known.better, wanted, estimate),
             "arithmetic": estimate.how if estimate else "nothing in this site answers it",
         }
         if declared.restated:
@@ -233,7 +234,7 @@ def _site_findings(
                 0.85,
                 f"The accepted {target['accepted']:g} {target['unit']} for {target['title']} is"
                 f" {target['accepted_verdict']} on {ground.name}: {target['arithmetic']}.",
-                f"Accept {target['expected']:.3g} {target['unit']} or more, or take one of the changes below.",
+                f"Accept {figure(target['expected'], target['unit'])} or more, or take one of the changes below.",
                 "the site's targets; arithmetic of the planner",
             )
     healthy = ground.placements[HEALTHY]

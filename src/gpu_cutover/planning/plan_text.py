@@ -72,7 +72,7 @@ def headline(plan: Mapping[str, Any]) -> str:
     """What the verdict rests on, in one sentence."""
     targets = plan["targets"]
     met = sum(target["verdict"] == "met" for target in targets)
-    told = [f"{met} of the plan's {len(targets)} targets are met."]
+    told = [f"{met} of the plan's {len(targets)} targets {'is' if met == 1 else 'are'} met."]
     for word in ("impossible", "at risk"):
         found = [target for target in targets if target["verdict"] == word]
         if found:
@@ -84,7 +84,8 @@ def _against(target: Mapping[str, Any]) -> str:
     """Planned and expected; for what is impossible the limit instead."""
     key, word = ("floor", "at best") if target["verdict"] == "impossible" else ("expected", "expected")
     unit = target["unit"]
-    return f"{title(target)}, {figure(target['target'], unit)} planned, {figure(target[key], unit)} {word}"
+    asked = "planned" if target["target"] == target["plan"] else "asked"
+    return f"{title(target)}, {figure(target['target'], unit)} {asked}, {figure(target[key], unit)} {word}"
 
 
 def title(target: Mapping[str, Any]) -> str:

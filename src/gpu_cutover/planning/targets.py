@@ -130,17 +130,29 @@ def estimates(setting: Setting, catalog: Catalog, target: float = 0.999) -> dict
     return {**found, "availability": up(setting, load_outages(), target)}
 
 
+def decoding_at_once(setting: Setting) -> int:
+    """Streams of the load whose context fits the cache together; the others wait their turn."""
+    load, tokens = setting.load, setting.answerers["chat"].kv_tokens
+    wanted = load.soap * SOAP_TOKENS + load.chat * CHAT_TOKENS
+    return load.streams if wanted <= tokens else max(1, tokens * load.streams // wanted)
+
+
 def note(setting: Setting, catalog: Catalog) -> Estimate:
-    """Seconds for a whole note of 400 tokens, p95: with every stream of the load decoding at once."""
+    """Seconds for a whole note of 400 tokens, p95: with every stream of the load that fits the cache decoding at once.
+
+    What does not fit waits its turn: so many times as long as all streams are more than those that fit.
+    """
     who, gpu = setting.answerers["chat"], setting.gpu
-    streams = setting.load.streams
+    streams = decoding_at_once(setting)
+    turns = setting.load.streams / max(1, streams)
     floor = latency.note_floor(who.model, who.weights, gpu, who.gpus)
     alone = latency.note_expected(who.model, who.weights, gpu, who.gpus, 1, catalog)
-    expected = latency.note_expected(who.model, who.weights, gpu, who.gpus, streams, catalog)
+    expected = max(1.0, turns) * latency.note_expected(who.model, who.weights, gpu, who.gpus, streams, catalog)
     per_token = who.model.decode_bytes(who.weights) / 1e9
     how = (
         f"{latency.NOTE_TOKENS} tokens x {per_token:.1f} GB / ({who.gpus} x {gpu.memory_bandwidth / 1e12:.2f} TB/s)"
-        f" = {floor:.1f} s; alone {alone:.1f} s, with {streams:,} streams at once {expected:,.1f} s"
+        f" = {floor:.1f} s; alone {alone:.1f} s, with {streams:,} streams at once"
+        f"{f' in {turns:,.1f} turns' if turns > 1 else ''} {expected:,.1f} s"
     )
     return Estimate(floor, expected, how)
 
