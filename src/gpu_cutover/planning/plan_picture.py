@@ -78,16 +78,14 @@ def _engines(gpu: Mapping[str, Any], top: int, colour: Mapping[str, int]) -> str
 
 
 def _label(model: str, x: float, wide: float, top: int) -> str:
-    """The model's name where there is room for enough of it to tell it."""
-    name = model if len(model) * LETTER <= wide - 6 else short(model)
-    if len(name) * LETTER > wide - 6:
-        return ""
-    return f'<text x="{x + 4:.1f}" y="{top + 17}" class="name">{escape(name)}</text>'
+    """As much of the model's name as there is room for; nothing where that would not tell it."""
+    name = next((name for name in names(model) if len(name) * LETTER <= wide - 6), "")
+    return f'<text x="{x + 4:.1f}" y="{top + 17}" class="name">{escape(name)}</text>' if name else ""
 
 
-def short(model: str) -> str:
-    """`llama-3.1-70b-instruct` → `llama-3.1-70b`."""
-    return model.removesuffix("-instruct")
+def names(model: str) -> list[str]:
+    """`llava-1.6-mistral-7b-instruct`, `llava-1.6-mistral-7b`, `llava-1.6`."""
+    return [model, model.removesuffix("-instruct"), "-".join(model.split("-")[:2])]
 
 
 def legend(plan: Mapping[str, Any], placements: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
