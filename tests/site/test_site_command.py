@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from site_lab import TWIN, Change
@@ -56,6 +57,21 @@ def test_targets_that_physics_forbids_are_marked(
     main(["site", "check", "-i", str(TWIN)])
     lines = [line for line in capsys.readouterr().out.splitlines() if "soap_p95_s" in line]
     assert lines and lines[0].endswith("IMPOSSIBLE")
+
+
+def test_a_placement_that_could_be_better_is_a_line_and_no_refusal(
+    capsys: pytest.CaptureFixture[str], changed: Callable[[Change], Path]
+) -> None:
+    def worse(site: dict[str, Any]) -> None:
+        site["placements"]["without-gpu1"]["llava-1.6-mistral-7b"] = [2]
+
+    directory = changed(worse)
+    assert main(["site", "check", "-i", str(directory)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "could be better" in line]
+    assert len(lines) == 1
+    assert "without-gpu1" in lines[0] and "llava-1.6-mistral-7b on GPU 0" in lines[0]
+    main(["site", "check", "-i", str(TWIN)])
+    assert "could be better" not in capsys.readouterr().out
 
 
 def test_a_power_supply_too_few_is_said(capsys: pytest.CaptureFixture[str], changed: Callable[[Change], Path]) -> None:

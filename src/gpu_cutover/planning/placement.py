@@ -524,7 +524,7 @@ def better(site: Site, catalog: Catalog) -> dict[str, str]:
         seats = _declared_seats(case, site, name)
         sizes = search.shares(case.problem, seats)
         answers = search.answers(case.problem, seats, sizes, _declared_answers(site, name, seats))
-        optimum = search.solve(case.problem)
+        optimum = search.solve(case.problem, seats)
         mine = search.judged(case.problem, seats, sizes, answers, answers)
         if mine < search.score(case.problem, optimum):
             remarks[name] = difference(placement, case.placement(optimum))

@@ -32,6 +32,7 @@ def summarise(site: Any) -> dict[str, Any]:
     """What a person wants to know of a valid site, as plain data. Sizes in GiB, power in W."""
     from ..catalog import load_catalog
     from ..planning.derive import derive
+    from ..planning.placement import better
 
     plan = derive(site)
     return {
@@ -44,6 +45,7 @@ def summarise(site: Any) -> dict[str, Any]:
         "routes": {name: route["model"] for name, route in site.declared()["routes"].items()},
         "tenants": {name: {**tenant, "order": _order(plan, name)} for name, tenant in plan["tenants"].items()},
         "placements": {name: _placement(site, name, plan, load_catalog()) for name in plan["placements"]},
+        "better_placements": better(site, load_catalog()),
         "targets": plan["targets"],
         "power": plan["power"],
         "unlocked_models": [name for name, engine in plan["engines"].items() if not engine["locked"]],
@@ -77,6 +79,7 @@ def lines(summary: dict[str, Any]) -> Iterator[str]:
     yield from _tenant_lines(summary)
     yield ""
     yield from _placement_lines(summary)
+    yield from (f"  {name} could be better: {how}" for name, how in summary["better_placements"].items())
     yield ""
     yield from _target_lines(summary)
     yield ""
