@@ -66,11 +66,12 @@ class Upstream:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        for number in range(self.chunks):
-            finish = "stop" if number == self.chunks - 1 else None
+        chunks, pause_s = self.chunks, self.chunk_s  # a test may ask the next one otherwise
+        for number in range(chunks):
+            finish = "stop" if number == chunks - 1 else None
             choice = {"index": 0, "delta": {"content": f"{self.name}{number} {self.padding}"}, "finish_reason": finish}
             await response.write(b"data: " + json.dumps({"id": "1", "choices": [choice]}).encode() + b"\n\n")
-            await asyncio.sleep(self.chunk_s)
+            await asyncio.sleep(pause_s)
             if self.mode == "cut" and number == 1:
                 assert request.transport
                 request.transport.abort()

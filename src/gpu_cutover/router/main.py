@@ -19,6 +19,8 @@ from ..errors import EXIT_DONE, EXIT_USAGE, InputError
 from .files import TableFile
 from .log_key import DIRECTORY
 
+COMING = "successor"  # touched by a process that starts: whoever serves now waits for it
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until told to stop, then drain. Exit code 2 when the table cannot be used at the start."""
@@ -32,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"gpu-cutover-router: {error}", file=sys.stderr)
         return EXIT_USAGE
     if arguments.runtime_dir and arguments.life is None:
+        (arguments.runtime_dir / COMING).touch()
         return _supervise(words)
     from .serving import run  # what serves is not loaded into the process that only waits
 
@@ -53,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime-dir", type=Path, help="where a successor finds this process; serves in a child")
     parser.add_argument("--max-in-flight", type=int, default=512, help="requests; beyond it 503 with Retry-After")
     parser.add_argument("--max-body-mib", type=int, default=256, help="bodies of the requests in flight, together")
+    parser.add_argument(
+        "--idle-s",
+        type=float,
+        default=10.0,
+        help="after handing on: how long connections that the edge keeps are answered",
+    )
     parser.add_argument("--life", type=int, help=argparse.SUPPRESS)  # ends when the parent does
     return parser
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import random
 import re
 import time
@@ -363,6 +364,7 @@ class Router:
             {
                 "status": "ok",
                 "pool": self.pool,
+                "pid": os.getpid(),
                 "draining": self.draining,
                 "in_flight": self.admission.requests.used,
                 "table_version": table.version,

@@ -16,13 +16,13 @@ from aiohttp import web
 from ..guard.notify import notify
 from . import handover
 from .files import TableFile
+from .main import COMING
 from .server import Limits, Router
 
 DRAIN_S = 60.0  # streams under way get this long after SIGTERM
 LONG_DRAIN_S = 600.0  # with a successor in place nobody waits for this process: as long as the edge keeps a stream
-LINGER_S = 5.0  # a process without a parent serves on for this long, while its successor starts
-# The edge keeps idle connections for the next request. They are answered for this long, each with `connection: close`.
-IDLE_S = 10.0
+LINGER_S = 5.0  # a process without a parent serves on for this long: a successor may start
+SUCCESSOR_S = 60.0  # where one has started: for this long, until it is ready
 LAST_BYTES_S = 2.0
 BACKLOG = 1024
 
@@ -102,13 +102,23 @@ class Serving:
             await heir.listen()
         handed_over = heir.done if heir else asyncio.Event()
         await _first_of(self._told, self._orphaned, handed_over)
-        if self._orphaned.is_set():
-            await _first_of(self._told, handed_over, within_s=LINGER_S)
+        orphaned_at, began = time.time(), time.monotonic()
+        while self._orphaned.is_set() and time.monotonic() - began < self._patience_s(orphaned_at):
+            if await _first_of(self._told, handed_over, within_s=0.2):
+                break
         if heir:
             await heir.close()
         if not handed_over.is_set():
             await self._let_go()
         await self._drained(handed_over.is_set())
+
+    def _patience_s(self, orphaned_at: float) -> float:
+        """How long to serve on without a parent."""
+        try:
+            started = (self._arguments.runtime_dir / COMING).stat().st_mtime
+        except OSError:
+            return LINGER_S
+        return SUCCESSOR_S if started > orphaned_at - 1.0 else LINGER_S
 
     def _state(self) -> dict[str, Any]:
         return {"breakers": self._router.breakers.snapshot()}
@@ -121,7 +131,8 @@ class Serving:
 
     async def _drained(self, handed_over: bool) -> None:
         began = time.monotonic()
-        limit_s, idle_s = (LONG_DRAIN_S, IDLE_S) if handed_over else (DRAIN_S, 0.0)
+        # The edge keeps idle connections for its next request: it is answered there, with `connection: close`.
+        limit_s, idle_s = (LONG_DRAIN_S, self._arguments.idle_s) if handed_over else (DRAIN_S, 0.0)
         while time.monotonic() - began < (DRAIN_S if self._told.is_set() else limit_s):
             quiet = self._told.is_set() or time.monotonic() - began >= idle_s
             if quiet and not self._router.admission.requests.used:
@@ -129,8 +140,10 @@ class Serving:
             await asyncio.sleep(0.05)
 
 
-async def _first_of(*events: asyncio.Event, within_s: float | None = None) -> None:
+async def _first_of(*events: asyncio.Event, within_s: float | None = None) -> bool:
+    """Wait for one of them; False when none came in time."""
     tasks = [asyncio.create_task(event.wait()) for event in events]
     await asyncio.wait(tasks, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
+    return any(event.is_set() for event in events)
