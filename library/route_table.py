@@ -12,7 +12,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.gpu_cutover.errors import InputError, Refused
 from ansible.module_utils.gpu_cutover.router import orders
-from ansible.module_utils.gpu_cutover.router.journal import Journal
+from ansible.module_utils.gpu_cutover.router.journal import JOURNAL, Journal
 
 DOCUMENTATION = r"""
 module: route_table
@@ -28,6 +28,14 @@ options:
     description: Where the tables live.
     type: path
     default: /etc/gpu-cutover/router
+  journal:
+    description: The gateway's journal of route changes.
+    type: path
+    default: /var/lib/gpu-cutover/changes.jsonl
+  logs:
+    description: Where the routers write their records, for O(check).
+    type: path
+    default: /var/log/gpu-cutover
   install:
     description:
       - Tables by pool, as in C(site_plan.route_tables). Installed whole where there is none; otherwise legs, limits and
@@ -201,6 +209,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/gpu-cutover/router"},
+            "journal": {"type": "path", "default": str(JOURNAL)},
+            "logs": {"type": "path", "default": "/var/log/gpu-cutover"},
             "install": {"type": "dict"},
             "set": {"type": "dict"},
             "only_from": {"type": "list", "elements": "str"},
@@ -233,8 +243,9 @@ def main() -> None:
         empty: dict[str, Any] = {"before": {}, "after": params["set"] or {}, "versions": {}, "took_s": 0.0}
         module.exit_json(changed=True, models_rolled_back={}, kept=[], waiting=[], changes=[], **empty)
     ports = {pool: int(port) for pool, port in params["confirm"].items()}
+    place = orders.Place(directory, Path(params["journal"]), Path(params["logs"]), ports)
     try:
-        result = _carry_out(module, orders.Place(tables=directory, ports=ports))
+        result = _carry_out(module, place)
     except (InputError, Refused, OSError) as error:
         module.fail_json(msg=str(error))
     module.exit_json(**result)

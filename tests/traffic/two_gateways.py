@@ -171,10 +171,15 @@ class Site:
 def gateway_in(folder: Path) -> Gateway:
     """A gateway whose tables hold the tenants of the twin's site."""
     gateway = Gateway(folder)
+    fill(gateway)
+    return gateway
+
+
+def fill(gateway: Gateway) -> None:
+    """Its tables as they were at first."""
     for pool, tenants in (("hybrid", TENANTS), ("sealed", SEALED)):
         raw = table(pool, onprem=gateway.engine.url, cloud=gateway.cloud.url, tenants=tenants)
         gateway.place.table(pool).write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
-    return gateway
 
 
 def write(path: Path, data: dict[str, Any]) -> None:

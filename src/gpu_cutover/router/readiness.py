@@ -95,7 +95,7 @@ def ask_legs(
     legs = {route: leg for route, leg in (table["cloud"] if side == "cloud" else onprem).items() if route in routes}
     probes = [probing.Probe(leg["url"], leg["path"], route, leg["model"], {}, timeout_s) for route, leg in legs.items()]
     answers = zip(legs, probing.ask_all(probes), strict=True)
-    return {route: str(answer["error"]) for route, answer in answers if not answer["ok"]}
+    return {route: f"{legs[route]['url']} {answer['error']}" for route, answer in answers if not answer["ok"]}
 
 
 def _problem_of(url: str) -> str:

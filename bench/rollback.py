@@ -1,0 +1,77 @@
+"""How long a rollback of everybody on two gateways takes, on this machine; part of `make bench`.
+
+The gateways are directories on loopback: real `gpu-cutover-route` processes, tables, journals and fsyncs; stand-ins for
+sshd (paramiko's server, in Python), routers and legs. A real sshd answers faster, a real network slower.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+COLD, OPEN = 7, 40
+
+
+def rows() -> list[tuple[str, float]]:
+    """(what, seconds): cold command lines, and changes through sessions held open."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from traffic.two_gateways import fill, running_site
+
+    with tempfile.TemporaryDirectory() as folder, running_site(Path(folder)) as site:
+        cold = []
+        for _ in range(COLD):
+            for gateway in site.gateways.values():
+                fill(gateway)
+            cold.append(_cold_s(site.directory))
+        held = _held_s(site)
+    return [
+        ("rollback --all, two gateways, cold command until confirmed (median)", statistics.median(cold)),
+        ("the same, 90th percentile", sorted(cold)[int(0.9 * (len(cold) - 1))]),
+        ("rollback of all, sessions open, asked and written (median)", statistics.median(held)),
+        ("the same, 95th percentile", sorted(held)[int(0.95 * (len(held) - 1))]),
+    ]
+
+
+def _cold_s(site_dir: Path) -> float:
+    """From the start of the process to the line that says it is confirmed; recording follows and is not counted."""
+    command = [sys.executable, "-u", "-m", "gpu_cutover.cli", "rollback", "--all", "-i", str(site_dir)]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        first = process.stdout.readline() if process.stdout else ""
+        took = time.perf_counter() - began
+        process.communicate()
+    if "confirmed by the routers" not in first:
+        raise RuntimeError(f"the rollback was not confirmed: {first}")
+    return took
+
+
+def _held_s(site: Any) -> list[float]:
+    from gpu_cutover.traffic import judge
+    from gpu_cutover.traffic.direct import new_order
+    from gpu_cutover.traffic.gateways import Gateways
+    from traffic.two_gateways import fill
+
+    times = []
+    with Gateways(site.directory) as gateways:
+        for _ in range(OPEN):
+            for gateway in site.gateways.values():
+                fill(gateway)
+            began = time.perf_counter()
+            order = new_order("roll_back")
+            plan = judge.plan(order, gateways.ask({**order, "write": False}), gateways.lost, False)
+            answers = gateways.ask_each(plan.orders)
+            times.append(time.perf_counter() - began)
+            if judge.ending(answers, {}).code or not all(one["changed"] for one in answers.values()):
+                raise RuntimeError(f"not rolled back: {answers}")
+    return times
+
+
+if __name__ == "__main__":
+    for name, seconds in rows():
+        print(f"{name:<72}{seconds * 1000:>9.1f} ms")
