@@ -84,6 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-i", "--inventory", type=Path, default=ROOT / "inventory" / "twin")
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--lines", type=int, default=1_000_000, help="lines of the record log that is verified")
     arguments = parser.parse_args()
     site_dir, repeat = arguments.inventory, arguments.repeat
     print(f"{'what':<44}{'median':>10}   limit")
@@ -97,6 +98,7 @@ def main() -> int:
         ledger = ledger_of(Path(folder), RECORDS)
         show(f"evidence verify, {RECORDS} records", median_s(3, command("evidence", "verify", "-i", str(ledger))))
     fleets()
+    records(arguments.lines)
     last_rehearsal(site_dir)
     return 0
 
@@ -104,6 +106,7 @@ def main() -> int:
 def fleets() -> None:
     """Twenty models on ever more nodes: our time, what it proves, and the same question as one model of all nodes."""
     import fleet as cases
+
     from gpu_cutover.planning.fleet import place
 
     place(cases.nodes(2), cases.models(2), 1.0, 1)  # the solver's import is not a fleet's cost
@@ -122,6 +125,45 @@ def fleets() -> None:
         )
         other = cases.naive(nodes, models, ALTERNATIVE_S, 2)
         print(f"   | {other['nodes']:>3}  {other['served']:>6.1%}  {'yes' if other['proven'] else 'no'}", flush=True)
+
+
+RECORD = {
+    **{"t": 1795300000.123, "request_id": "0123456789abcdef0123456789abcdef", "tenant": "doc-zam", "route": "chat"},
+    **{"workload": "soap", "state": "onprem", "leg": "onprem", "why": "policy", "model": "llama-3.1-70b-instruct"},
+    **{"version": "ab" * 32, "gpus": [2, 3], "status": 200, "outcome": "ok", "first_byte_ms": 20.1, "total_ms": 40.2},
+    **{"bytes_in": 2000, "bytes_out": 1000, "request_sha256": "cd" * 32, "tokens": 321, "requested_model": "gpt-4o"},
+    **{"engine": "vllm", "engine_version": "0.20.2", "gpu_uuids": ["GPU-8f9d1c2e-1111-2222-3333-444455556666"] * 2},
+    "attempt": 0,
+}
+PER_FLUSH = 20  # 100 requests a second at five flushes a second
+
+
+def records(lines: int) -> None:
+    """What a record costs a router (CPU), and how long verifying that many lines takes (wall clock)."""
+    from gpu_cutover.router import log_key
+    from gpu_cutover.router.chain import Walk
+    from gpu_cutover.router.log_files import rotated
+    from gpu_cutover.router.record import RecordLog
+
+    with tempfile.TemporaryDirectory() as folder:
+        log_key.make(Path(folder) / "hybrid.key")
+        log = RecordLog(Path(folder) / "requests-hybrid.jsonl", key=Path(folder) / "hybrid.key")
+        began = time.process_time()
+        for number in range(lines):
+            log.add(RECORD)
+            if number % PER_FLUSH == 0:
+                log.flush()
+        cost_s = (time.process_time() - began) / lines
+        log.close()
+        print(f"{'record of a request, CPU, amortised':<44}{cost_s * 1e6:>8.1f} µs  30 µs", flush=True)
+        began = time.perf_counter()
+        public = (Path(folder) / "hybrid.pub").read_text().strip()
+        walk = Walk(log_key.verifies, frozenset([public]))
+        for file in (*reversed(rotated(log.path)), log.path):
+            with file.open("rb") as handle:
+                walk.follow(file.name, handle)
+        state = "whole" if not walk.findings else "NOT whole"
+        show(f"audit verify, {walk.lines:,} lines, {state}", time.perf_counter() - began)
 
 
 def show(what: str, seconds: float, limit: str = "") -> None:

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("gpu_cutover.runs.status_command", "what has happened, what is next, what was interrupted"),
     "waive": ("gpu_cutover.evidence.waive_command", "waive a day's gate with a reason and an expiry date"),
     "evidence": ("gpu_cutover.evidence.command", "verify or show the ledger"),
+    "audit": ("gpu_cutover.audit.command", "the gateways' request records: collect, verify, query, export"),
     "report": ("gpu_cutover.report.command", "write the HTML report from the ledger"),
     "bundle": ("gpu_cutover.bundle.command", "build or verify the offline bundle"),
     "twin": ("gpu_cutover.twin.command", "the rehearsal hosts: up, down, faults"),

@@ -103,7 +103,7 @@ def checkpoints(path: Path) -> dict[int, str]:
 
 def rewritten(path: Path, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
     """Forge a log of one file: change its lines, chain them again, sign again with the gateway's own key."""
-    key = log_key.load(path.parent / "hybrid.key")
+    key = log_key.load(next(path.parent.rglob("hybrid.key")))
     lines = change([json.loads(line) for line in path.read_bytes().splitlines()])
     path.write_bytes(b"".join(_chained(lines, key)))
 

@@ -28,6 +28,7 @@ FLOOR = {
     "guard": 3,
     "burn_in": 3,
     "runs": 4,
+    "audit": 4,
     "report": 4,
     "traffic": 4,
     "twin": 4,

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..errors import InputError
 
-KINDS = frozenset({"gate", "waiver", "cutover", "rollback", "derate", "restore", "drill", "watch", "hold"})
+KINDS = frozenset(
+    {"gate", "waiver", "cutover", "rollback", "derate", "restore", "drill", "watch", "hold", "checkpoint"}
+)
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 NO_RECORD = "0" * 64  # `previous` of the first record

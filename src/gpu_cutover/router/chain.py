@@ -220,7 +220,7 @@ class Walk:
         elif kind == "checkpoint":
             self._checkpoint(file, line, entry)
         else:
-            self.entries.append((file, line, entry))
+            self.entries.append((file, line, {**entry, "signed_t": self.signed_t}))  # since when nothing is certain
 
     def _named(self, file: str, line: int, entry: dict[str, Any]) -> None:
         log = str(entry.get("log"))

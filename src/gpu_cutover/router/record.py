@@ -21,8 +21,8 @@ from . import log_files
 from .chain import SCHEMA, Link, entry_text, linked, signed_payload
 from .log_key import LogKey, load
 
-MAX_LOG_BYTES = 256 * 1024 * 1024
-KEEP_FILES = 8  # rotated files beside the growing one: about three million attempts; declared in each file's first line
+MAX_LOG_BYTES = 64 * 1024 * 1024
+KEEP_FILES = 32  # rotated files beside the growing one: 2 GiB, three million attempts; told in each first line
 FLUSH_LINES = 256
 MAX_WAITING = 32 * FLUSH_LINES  # about 6 MiB
 CHECKPOINT_LINES = 1000

@@ -174,7 +174,7 @@ class Rehearsal:
 
     def _archive(self) -> str:
         """Put an earlier rehearsal's evidence aside, with the key that proves it: the new one starts at record 1."""
-        names = (FOLDER, audit.STATE_KEY, audit.STATE_SEEN)
+        names = (FOLDER, audit.STATE_KEY, audit.STATE_SEEN, ".state/audit")
         present = [name for name in names if (self._site_dir / name).exists()]
         if not present:
             return "none"
