@@ -3,6 +3,7 @@
 ```sh           must exit 0
 ```sh derated   must exit 0, with GPU 2 de-rated by a fan failure first
 ```sh refused   must exit 2 or 10: it shows how the tool says no
+```sh cloudless must exit 10, with a cloud that answers every request with an error
 Days 6, 8 and 9 are run by the rehearsal itself and by the tests of interrupted runs.
 """
 
@@ -72,8 +73,12 @@ def test_the_blocks_of_the_page_do_what_it_says(rehearsed: RehearsedSite, page: 
             rehearsed.give_the_model_back()
         if page.name == "day-10.md":
             rehearsed.bring_back_the_first_tenant()
+        if kind == "cloudless":
+            rehearsed.run("twin", "fault", "cloud", "error", "-i", str(rehearsed.directory))
         done = execute(rehearsed, text, tmp_path)
-        expected = {2, 10} if kind == "refused" else {0}
+        if kind == "cloudless":
+            rehearsed.run("twin", "fault", "clear", "-i", str(rehearsed.directory))
+        expected = {"refused": {2, 10}, "cloudless": {10}}.get(kind, {0})
         assert done.returncode in expected, f"{page.name}\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_DONE, EXIT_ERROR, InputError, Refused
+from ..router.readiness import ASK_S
 from ..runs.outcome import unreachable_help
 from ..runs.record import running, who
 from . import judge, recorder
-from .gateways import Answers, Gateways
+from .gateways import ANSWER_S, Answers, Gateways
 
 Say = Callable[[str], None]
 BREAK_GLASS = "break-glass"
@@ -63,7 +64,8 @@ def change(
 
 
 def _planned(gateways: Gateways, site_dir: Path, order: Mapping[str, Any], degraded: bool) -> judge.Plan:
-    predicted = gateways.ask({**order, "write": False})
+    patience_s = ANSWER_S + (ASK_S if order.get("check") == "ask" else 0.0)
+    predicted = gateways.ask({**order, "write": False}, patience_s)
     lost = {host: unreachable_help(host, why, site_dir) for host, why in gateways.lost.items()}
     words = {host: sentence.removeprefix(f"{host}: ") for host, sentence in lost.items()}
     return judge.plan(order, predicted, words, degraded)

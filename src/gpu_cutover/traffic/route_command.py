@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _set(site_dir: Path, args: argparse.Namespace) -> int:
-    """Away from our machine a change goes straight; onto it, through Ansible (docs/decisions/0011)."""
+    """Away from our machine a change goes straight; onto it, through Ansible (docs/decisions/0010)."""
     from ..site import load_site
     from .cutover_command import declared_routes, set_routes
 
