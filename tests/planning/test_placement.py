@@ -331,6 +331,14 @@ def test_a_route_nobody_may_answer_is_off_and_says_so() -> None:
     assert placement.binding
 
 
+def test_a_model_is_split_over_no_more_gpus_than_it_needs() -> None:
+    """Each GPU more is one more that can take it down."""
+    wish = Wish(("chat",), (), "llama-3.1-8b-instruct", "bf16", "auto", "vllm", 8192, None)
+    wanted = (Demand("chat", "chat", 10, 4096),)
+    placement = best((wish,), ("chat",), wanted, CATALOG.tiers["h100-sxm-4"], CATALOG)
+    assert [placed.gpus for placed in placement.models] == [(0,)]
+
+
 def test_a_session_longer_than_a_model_takes_is_not_granted() -> None:
     wish = Wish(("chat",), (), LLAMA, "fp8", "auto", "vllm", 4096, None)
     wanted = (Demand("soap", "chat", 1, 8192), Demand("chat", "chat", 1, 4096))
@@ -448,13 +456,19 @@ def test_nothing_is_better_than_the_best(setup: Setup, lost: int | None) -> None
 @quick
 @given(setups(), st.none() | st.integers(0, 1))
 def test_no_bound_is_below_what_can_become_of_it(setup: Setup, lost: int | None) -> None:
-    problem = setup.case(setup.best() if lost is not None else None, lost).problem
-    groups = [search.grouped(problem, group) for group in problem.groups]
-    solved = search.solve(problem)
-    for decided in range(1, len(groups)):
-        models = {engine.model for group in groups[:decided] for engine in group.engines}
-        seats = tuple(seat for seat in solved if seat.engine.model in models)
-        assert search.bound(problem, seats, groups[decided:]) >= search.score(problem, solved)
+    case = setup.case(setup.best() if lost is not None else None, lost)
+    groups = [search.grouped(case.problem, group) for group in case.problem.groups]
+    highest: dict[object, tuple[search.Key, Seats, int]] = {}
+    for seats in every_assignment(case):
+        score = search.score(case.problem, seats)
+        for decided in range(1, len(groups)):
+            engines = [engine for group in groups[:decided] for engine in group.engines]
+            begun = tuple(seat for seat in seats if seat.engine in engines)
+            key = decided, tuple((seat.engine.number, seat.gpus) for seat in begun)
+            if key not in highest or highest[key][0] < score:
+                highest[key] = score, begun, decided
+    for score, begun, decided in highest.values():
+        assert search.bound(case.problem, begun, groups[decided:]) >= score
 
 
 @quick

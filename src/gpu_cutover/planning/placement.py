@@ -357,7 +357,8 @@ class Case:
         off: dict[str, str] = {}
         for route in self.routes:
             seat = found.by[route]
-            own = " or ".join(dict.fromkeys(wish.model for wish in self.wishes if route in wish.routes))
+            meant = sorted((wish for wish in self.wishes if route in wish.routes), key=_rank)
+            own = " or ".join(dict.fromkeys(wish.model for wish in meant))
             missing = f"{own} has no GPU left" if own else "no model for it"
             part = [
                 f"{found.granted[d.name]} of {d.sessions} {d.name}"
