@@ -29,7 +29,7 @@ CHECKPOINT_LINES = 1000
 CHECKPOINT_S = 1.0
 HEARTBEAT_S = 600.0  # a checkpoint also when nothing happens: silence is signed, too
 
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 _SYNCER = ThreadPoolExecutor(1, "record-sync")
 
 
