@@ -30,8 +30,9 @@ SEED = 1
 SHARES = 10_000  # a model's served demand is counted in this many parts
 TIME = 1000  # a GPU's time is shared in this many parts
 ROUNDS = 600
-EFFORT = 4.0  # CP-SAT's deterministic seconds for one whole-number program
+EFFORT = 10.0  # CP-SAT's deterministic seconds for one whole-number program
 VARIATIONS = 100
+SMALL = 4000  # nodes x sorts of block that are solved with the nodes' names
 MOST_BLOCKS = 3000  # up to here all sorts of block are listed, beyond it only those that pay
 TOLERANCE = 1e-6
 
@@ -306,6 +307,7 @@ class _Search:
         self.blocks: dict[_Block, None] = {}
         self.standing: Counter[_Block] = Counter()
         self.complete = True  # every sort of block is known
+        self.proven = False  # what was found for named nodes is the best there is
 
     def run(self) -> tuple[Contents, float, int]:
         """What each node carries, the bound of the served share, the bound of the number of nodes."""
@@ -320,9 +322,14 @@ class _Search:
         self._vary(chosen.parts)
         chosen = self._choose("nodes", chosen.parts, chosen, least)
         least = max(least, math.ceil(chosen.bound - 1e-4)) if self.complete else least
-        if self.standing:
-            chosen = self._choose("moves", chosen.parts, chosen)
-        return self._lean(self._pack(chosen)), most, least
+        contents = self._lean(self._moved(chosen) if self.standing else self._pack(chosen))
+        return (contents, 0.0, len(self.nodes)) if self.proven else (contents, most, least)
+
+    def _moved(self, chosen: _Chosen) -> dict[str, tuple[Engine, ...]]:
+        """The better of: blocks as they stand now where that is as good, and the first choice without such regard."""
+        plain = self._contents(self._dealt(chosen))
+        kept = self._pack(self._choose("moves", chosen.parts, chosen))
+        return max(kept, plain, key=lambda contents: (self._parts(contents), -_used(contents)))
 
     # sorts of block ..................................................................................................
 
@@ -478,7 +485,9 @@ class _Search:
         used = {kind: cp.new_int_var(0, count, "") for kind, count in self.kinds.items()}
         for kind, size in self._levels():
             cp.add(_places(numbers, kind, size) <= used[kind] * (kind.gpus // size))
-        total = sum(model.weight * self._part(cp, model, numbers) for model in self.models.values())
+        for kind in self.kinds:
+            cp.add(used[kind] <= sum(number for block, number in numbers.items() if block.kind == kind))
+        total = sum(model.weight * self._part(cp, model, numbers, used) for model in self.models.values())
         cp.add(total >= parts)
         cp.add(sum(used.values()) >= least)
         for block, number in numbers.items() if before.numbers else ():
@@ -490,7 +499,7 @@ class _Search:
         else:
             cp.add(sum(used.values()) <= self._nodes_of(before))
             cp.minimize(self._strangers(cp, numbers))
-        solver = _solver(self.workers, self.deadline.left() / 3)
+        solver = _solver(self.workers, self.deadline.left() / 2)
         if solver.solve(cp) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return before if before.numbers or goal == "parts" else self._choose("parts", 0, before)
         return _Chosen(
@@ -499,27 +508,19 @@ class _Search:
             solver.best_objective_bound,
         )
 
-    def _part(self, cp: Any, model: FleetModel, numbers: Mapping[_Block, Any]) -> Any:
-        """Parts of a model's demand served; a lost node takes at least an average node's share, and a whole block."""
+    def _part(self, cp: Any, model: FleetModel, numbers: Mapping[_Block, Any], used: Mapping[Kind, Any]) -> Any:
+        """Parts of a model's demand served."""
         part = cp.new_int_var(0, SHARES, "")
-        capacity = sum(
-            model.rate.get(block.kind.gpu, 0) * block.of(model.name) * number for block, number in numbers.items()
-        )
-        lost: Any = 0
-        if model.survive:
-            rates = sorted({model.rate[kind.gpu] for kind in self.kinds if model.rate.get(kind.gpu, 0) > 0})
-            replicas = cp.new_int_var(0, model.demand // rates[0] + 1, "")
-            lost = replicas * math.gcd(*rates)
-            active = cp.new_bool_var("")
-            cp.add(len(self.nodes) * lost >= capacity)
-            cp.add(lost >= rates[0] * active)
-            cp.add(part <= SHARES * active)
-            for block, number in numbers.items():
-                if block.of(model.name) > 1:
-                    stands = cp.new_bool_var("")
-                    cp.add(number <= self.kinds[block.kind] * block.kind.gpus * stands)
-                    cp.add(lost >= model.rate[block.kind.gpu] * block.of(model.name) * stands)
-        cp.add(model.demand * part <= SHARES * (capacity - lost))
+        capacity = {
+            kind: sum(
+                model.rate.get(kind.gpu, 0) * block.of(model.name) * number
+                for block, number in numbers.items()
+                if block.kind == kind
+            )
+            for kind in self.kinds
+        }
+        whole = self._kept(cp, model, numbers, used, capacity) if model.survive else sum(capacity.values())
+        cp.add(model.demand * part <= SHARES * whole)
         for line in self._limits(model):  # follows from the above; without it the solver's own bound is weak
             promise = sum(
                 math.ceil(SHARES * line.per_replica(block.kind.gpu) * block.of(model.name)) * number
@@ -527,6 +528,37 @@ class _Search:
             )
             cp.add(model.demand * part <= promise + math.ceil(SHARES * line.offset))
         return part
+
+    def _kept(
+        self,
+        cp: Any,
+        model: FleetModel,
+        numbers: Mapping[_Block, Any],
+        used: Mapping[Kind, Any],
+        capacity: Mapping[Kind, Any],
+    ) -> Any:
+        """What is left of a capacity with the worst node lost: no node counts for more than that one's loss.
+
+        Capacity beyond twice the demand need not be counted.
+        """
+        most = model.demand + max(model.rate.get(kind.gpu, 0) for kind in self.kinds)
+        lost = cp.new_int_var(0, most, "")
+        parts = []
+        for kind, there in capacity.items():
+            counted, spread = cp.new_int_var(0, 2 * most, ""), cp.new_int_var(0, most * self.kinds[kind], "")
+            cp.add_multiplication_equality(spread, [lost, used[kind]])
+            cp.add(counted <= there)
+            cp.add(counted <= spread)
+            active = cp.new_bool_var("")
+            cp.add(counted <= 2 * most * active)
+            cp.add(lost >= model.rate.get(kind.gpu, 0) * active)
+            parts.append(counted)
+        for block, number in numbers.items():
+            if block.of(model.name) > 1:
+                stands = cp.new_bool_var("")
+                cp.add(number <= self.kinds[block.kind] * block.kind.gpus * stands)
+                cp.add(lost >= model.rate[block.kind.gpu] * block.of(model.name) * stands)
+        return sum(parts) - lost
 
     def _strangers(self, cp: Any, numbers: Mapping[_Block, Any]) -> Any:
         """Engines in blocks that stand nowhere now."""
@@ -551,12 +583,19 @@ class _Search:
         """Give the blocks to nodes: little of a surviving model on any one, then few engines that must start."""
         dealt = self._dealt(chosen)
         contents = self._contents(dealt)
-        if any(self.now.values()) or sum(dealt.values()) < sum(chosen.numbers.values()) or self._misses(contents):
-            return self._packed(chosen, dealt)
-        return contents
+        if not self.standing and self._reaches(contents, chosen):
+            return contents
+        small = len(self.nodes) * len(self.blocks) <= SMALL
+        return self._packed(list(self.blocks) if small else sorted(chosen.numbers), dealt)
 
-    def _misses(self, contents: Contents) -> bool:
-        return any(promised(contents, self.nodes, model) < model.demand for model in self.models.values())
+    def _reaches(self, contents: Contents, chosen: _Chosen) -> bool:
+        return self._parts(contents) >= chosen.parts and _used(contents) <= self._nodes_of(chosen)
+
+    def _parts(self, contents: Contents) -> int:
+        return sum(
+            model.weight * (SHARES * promised(contents, self.nodes, model) // model.demand)
+            for model in self.models.values()
+        )
 
     def _contents(self, homes: Mapping[tuple[str, _Block], int]) -> dict[str, tuple[Engine, ...]]:
         sorts: dict[str, list[_Block]] = {node.name: [] for node in self.nodes}
@@ -564,36 +603,64 @@ class _Search:
             sorts[name] += [block] * number
         return {name: _joined(self.now[name], here) for name, here in sorts.items()}
 
-    def _packed(self, chosen: _Chosen, dealt: Counter[tuple[str, _Block]]) -> dict[str, tuple[Engine, ...]]:
-        """The best deal that CP-SAT finds, starting from one."""
+    def _packed(self, sorts: Sequence[_Block], dealt: Counter[tuple[str, _Block]]) -> dict[str, tuple[Engine, ...]]:
+        """The best that CP-SAT makes of these sorts of block on named nodes, starting from a deal."""
         from ortools.sat.python import cp_model
 
         cp = cp_model.CpModel()
         homes = {
-            (node.name, block): cp.new_int_var(0, min(number, node.gpus // block.size), "")
+            (node.name, block): cp.new_int_var(0, node.gpus // block.size, "")
             for node in self.nodes
-            for block, number in sorted(chosen.numbers.items())
+            for block in sorts
             if block.kind == Kind(node.gpu, node.gpus)
         }
-        for block, number in chosen.numbers.items():
-            cp.add(sum(home for (_, other), home in homes.items() if other == block) == number)
         used = []
+        here = {
+            node.name: {block: home for (name, block), home in homes.items() if name == node.name}
+            for node in self.nodes
+        }
         for node in self.nodes:
-            taken = cp.new_bool_var("")
-            used.append(taken)
-            here = {block: home for (name, block), home in homes.items() if name == node.name}
+            used.append(cp.new_bool_var(""))
             for size in sizes(node.gpus):
-                cp.add(_places(here, Kind(node.gpu, node.gpus), size) <= (node.gpus // size) * taken)
-        cp.add(sum(used) <= self._nodes_of(chosen))
-        short = [self._short(cp, model, chosen, homes) for model in self.models.values() if model.survive]
-        starts = [self._new_engines(cp, node, homes) for node in self.nodes if self.standing]
-        cp.minimize(1000 * len(self.nodes) * sum(short) + sum(starts))
+                room = (node.gpus // size) * used[-1]
+                cp.add(_places(here[node.name], Kind(node.gpu, node.gpus), size) <= room)
+        parts = sum(model.weight * self._named_part(cp, model, here) for model in self.models.values())
+        starts = [self._new_engines(cp, node, here[node.name]) for node in self.nodes if self.standing]
+        most_starts = 1000 * len(self.nodes) * len(self.models) + 1
+        cp.maximize(most_starts * ((len(self.nodes) + 1) * parts - sum(used)) - sum(starts))
         for key, home in homes.items():
             cp.add_hint(home, dealt[key])
         solver = _solver(self.workers, self.deadline.left())
-        if solver.solve(cp) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        status = solver.solve(cp)
+        if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             return self._contents(dealt)
+        self.proven = self.complete and len(sorts) == len(self.blocks) and status == cp_model.OPTIMAL
         return self._contents({key: solver.value(home) for key, home in homes.items()})
+
+    def _named_part(self, cp: Any, model: FleetModel, here: Mapping[str, Mapping[_Block, Any]]) -> Any:
+        """Parts of a model's demand served by named nodes, with the worst of them lost where it must survive that."""
+        part = cp.new_int_var(0, SHARES, "")
+        most = 2 * model.demand + 2 * max(model.rate.get(kind.gpu, 0) for kind in self.kinds)
+        lost = cp.new_int_var(0, most, "") if model.survive else 0
+        counted = []
+        for node in self.nodes:
+            rate = model.rate.get(node.gpu, 0)
+            counted.append(cp.new_int_var(0, most, ""))
+            cp.add(counted[-1] <= sum(rate * block.of(model.name) * home for block, home in here[node.name].items()))
+            if model.survive:
+                cp.add(counted[-1] <= lost)
+        cp.add(model.demand * part <= SHARES * (sum(counted) - lost))
+        return part
+
+    def _new_engines(self, cp: Any, node: Node, here: Mapping[_Block, Any]) -> Any:
+        """Engines that do not run on a node now."""
+        new = []
+        for name in self.models:
+            more = cp.new_int_var(0, 1000, "")
+            wanted = sum(block.of(name) * home for block, home in here.items())
+            cp.add(more >= wanted - _count(self.now[node.name], name))
+            new.append(more)
+        return sum(new)
 
     def _dealt(self, chosen: _Chosen) -> Counter[tuple[str, _Block]]:
         """A first deal: each block, large ones first, to the node with room that has least of the same models."""
@@ -624,32 +691,6 @@ class _Search:
             load.update((best, name) for name in names)
         return dealt
 
-    def _short(self, cp: Any, model: FleetModel, chosen: _Chosen, homes: Mapping[tuple[str, _Block], Any]) -> Any:
-        """Weighted parts of the demand that the loss of the worst node leaves unanswered."""
-        total = sum(
-            model.rate.get(block.kind.gpu, 0) * block.of(model.name) * number
-            for block, number in chosen.numbers.items()
-        )
-        worst = cp.new_int_var(0, max(total, 0), "")
-        for node in self.nodes:
-            rate = model.rate.get(node.gpu, 0)
-            cp.add(
-                worst
-                >= sum(rate * block.of(model.name) * home for (name, block), home in homes.items() if name == node.name)
-            )
-        short = cp.new_int_var(0, SHARES, "")
-        cp.add(model.demand * short >= SHARES * (worst + min(model.demand, total) - total))
-        return model.weight * short
-
-    def _new_engines(self, cp: Any, node: Node, homes: Mapping[tuple[str, _Block], Any]) -> Any:
-        new = []
-        for name in self.models:
-            wanted = sum(b.of(name) * home for (at, b), home in homes.items() if at == node.name)
-            more = cp.new_int_var(0, 1000, "")
-            cp.add(more >= wanted - _count(self.now[node.name], name))
-            new.append(more)
-        return sum(new)
-
     def _lean(self, contents: dict[str, tuple[Engine, ...]]) -> Contents:
         """Without the replicas that add nothing, those first that would have to start."""
         for name, model in sorted(self.models.items()):
@@ -662,6 +703,10 @@ class _Search:
                         break
                     contents = fewer
         return contents
+
+
+def _used(contents: Contents) -> int:
+    return sum(bool(engines) for engines in contents.values())
 
 
 def _places(numbers: Mapping[_Block, Any], kind: Kind, size: int) -> Any:
@@ -726,7 +771,7 @@ def _plan(
     parts = {name: amounts[name] / _countable(model, nodes, catalog) for name, model in asked.items()}
     share = sum(asked[name].weight * part for name, part in parts.items()) / weight if asked else 1.0
     served_bound = served_bound if served_bound > share + 1 / SHARES else share
-    used = sum(bool(engines) for engines in contents.values())
+    used = _used(contents)
     bound = min(bound, used)
     short = served_bound - share
     gap = short / served_bound if short else (used - bound) / used if used else 0.0
