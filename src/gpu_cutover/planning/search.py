@@ -274,26 +274,35 @@ def answers(
     return Answers(by, granted, units, charged)
 
 
-def score(problem: Problem, seats: Seats) -> Key:
+def score(problem: Problem, seats: Seats, least: Key = ()) -> Key:
     """The levels of a finished assignment; see `judged` for what they are."""
     sizes = shares(problem, seats)
     found = answers(problem, seats, sizes, who(problem, seats))
-    return judged(problem, seats, sizes, found, found)
+    return judged(problem, seats, sizes, found, found, least)
 
 
 def judged(
-    problem: Problem, seats: Seats, sizes: Mapping[str, int], found: Answers, squeezed: Answers, *, final: bool = True
+    problem: Problem,
+    seats: Seats,
+    sizes: Mapping[str, int],
+    found: Answers,
+    squeezed: Answers,
+    least: Key = (),
+    *,
+    final: bool = True,
 ) -> Key:
     """Levels of an assignment whose routes are answered as found, larger is better, earlier ones first.
 
     Worth of what is answered, less what is interrupted; sessions that fit; few timed engines disturbed; quality; few
     restarts, few starts; no pair across sockets; few GPUs per engine (each is one more that can take it down); the
     tightest cache as large as can be. `squeezed` is what is left when all that is undecided gets a seat: another than
-    `found` only for a bound.
+    `found` only for a bound. What is worse than `least` in the first levels is not judged further.
     """
     restarts, starts, interrupted = _changes(problem, seats, sizes, final)
     worth = _worth(problem, found) - interrupted
     sessions = tuple(squeezed.granted[demand.name] for demand in problem.demands)
+    if (worth, sessions) < least:
+        return worth, sessions
     crossing = sum(not (problem.tier.same_socket(seat.gpus) or problem.gpu.joined(seat.gpus)) for seat in seats)
     return (
         worth,
@@ -395,7 +404,7 @@ def grouped(problem: Problem, engines: tuple[Engine, ...]) -> Group:
     )
 
 
-def bound(problem: Problem, seats: Seats, undecided: Sequence[Group]) -> Key:
+def bound(problem: Problem, seats: Seats, undecided: Sequence[Group], least: Key = ()) -> Key:
     """The best that an unfinished assignment can still become.
 
     Undecided engines answer their routes as well as the largest cache lets them that any could get now. Who is seated
@@ -425,7 +434,7 @@ def bound(problem: Problem, seats: Seats, undecided: Sequence[Group]) -> Key:
     }
     if any(size < sizes[model] for model, size in smaller.items()):
         squeezed = answers(problem, seats, {**sizes, **smaller}, by, rooms)
-    return judged(problem, seats, sizes, found, squeezed, final=False)
+    return judged(problem, seats, sizes, found, squeezed, least, final=False)
 
 
 def _room(problem: Problem, group: Group, places: tuple[tuple[int, int], ...]) -> int | None:
@@ -492,8 +501,9 @@ def solve(problem: Problem, known: Seats = ()) -> Seats:
     def descend(seats: Seats, depth: int) -> None:
         nonlocal best
         last = depth + 1 == len(groups)
+        rest, least = undecided[depth + 1 :], best[0][:2]
         judged_children = [
-            (score(problem, child) if last else bound(problem, child, undecided[depth + 1 :]), child)
+            (score(problem, child, least) if last else bound(problem, child, rest, least), child)
             for child in _children(problem, seats, groups[depth])
         ]
         for key, child in sorted(judged_children, key=lambda item: item[0], reverse=True):
