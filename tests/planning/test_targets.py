@@ -76,6 +76,12 @@ def test_a_prompt_waits_for_another_only_when_the_doctors_are_many() -> None:
     assert estimates(loaded("l40s", soap=400), CATALOG)["soap_first_token_p95_s"].expected == pytest.approx(400 * alone)
 
 
+@pytest.mark.parametrize("soap", [380, 385, 386, 387, 388, 400])
+def test_no_more_prompts_can_be_ahead_than_there_are_other_doctors(soap: int) -> None:
+    alone = estimates(loaded("l40s", soap=1), CATALOG)["soap_first_token_p95_s"].expected
+    assert estimates(loaded("l40s", soap=soap), CATALOG)["soap_first_token_p95_s"].expected <= soap * alone * 1.000001
+
+
 @pytest.mark.parametrize("tier", sorted(SETTINGS))
 @given(soap=COUNTS, chat=COUNTS, more=COUNTS)
 def test_more_load_is_never_faster_and_leaves_never_more_room(tier: str, soap: int, chat: int, more: int) -> None:

@@ -181,7 +181,8 @@ def _waiting(busy: float, most: int) -> int:
     """Prompts ahead of one's own that at most 5 % of the notes exceed."""
     if busy <= 0:
         return 0
-    return max(0, most - 1) if busy >= 1 else math.floor(math.log(P95_LEFT) / math.log(busy))
+    ahead = most if busy >= 1 else math.floor(math.log(P95_LEFT) / math.log(busy))
+    return min(ahead, max(0, most - 1))
 
 
 def _sessions(setting: Setting, catalog: Catalog) -> dict[str, Estimate]:
