@@ -44,6 +44,11 @@ def test_a_page_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+def test_scaling_needs_no_site(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "scale", "--scenario", "chat", "--json"]) in (0, 20)
+    assert "verdict" in json.loads(capsys.readouterr().out)
+
+
 @pytest.mark.parametrize(("verdict", "code"), [("met", 0), ("at risk", 10), ("impossible", 20)])
 def test_every_verdict_has_its_exit_code(verdict: str, code: int) -> None:
     assert plan_command.EXITS[verdict] == code

@@ -1,6 +1,8 @@
 """`gpu-cutover plan -i SITE [--tier T] [--demand soap=24] [--json] [--html FILE]`: does this site hold, on paper?
 
-The only file of this room that prints, writes and reads the clock.
+`plan scale` is in `scale_command.py`.
+
+This file prints, writes the page and reads the clock; what it calls is pure.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_DONE, EXIT_FAIL, EXIT_HOLD, InputError
+from . import scale_command
 
 EXITS = {"met": EXIT_DONE, "at risk": EXIT_HOLD, "impossible": EXIT_FAIL}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `plan`."""
+    """Declare the options of `plan`, and `plan scale` with its own."""
     parser.add_argument("-i", "--inventory", type=Path, metavar="SITE", help="the site's directory")
     parser.add_argument("--tier", metavar="T", help="judge it on this tier, with the models that fit there best")
     parser.add_argument(
@@ -32,6 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print plain data instead of text")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one self-contained page")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    scale = "the hospital's scaling framework beside arithmetic: up or out, with what, at which price"
+    scale_command.add_arguments(verbs.add_parser("scale", help=scale, description=scale.capitalize() + "."))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises InputError (exit 2) for a site that is not valid, an unknown tier or demand, a page that cannot be written.
     """
+    if args.verb == "scale":
+        return scale_command.run(args)
     plan = answer(args)
     if args.html:
         from .plan_page import render
