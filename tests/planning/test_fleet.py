@@ -219,6 +219,12 @@ def test_two_engines_that_would_share_a_node_are_put_on_two() -> None:
     assert (plan.served["must"], plan.nodes_used, plan.status) == (50, 2, "optimal")
 
 
+def test_nodes_of_two_sizes_have_one_price_for_a_replica() -> None:
+    wide = model("wide", "qwen2.5-32b-instruct", "awq-int4", 2, rate=178, demand=300, survive=True)
+    plan = solved(fleet(1, 1, 1, 2, 2), [wide])
+    assert (plan.served["wide"], plan.status) == (178, "optimal")
+
+
 def test_a_surviving_model_is_spread_and_another_is_not() -> None:
     plan = solved(fleet(2, 2, 2), [model("must", demand=20, survive=True), model("may", demand=20)])
     assert plan.status == "optimal"

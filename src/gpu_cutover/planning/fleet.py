@@ -444,9 +444,9 @@ class _Search:
             raise RuntimeError("the linear program of the fleet has no answer although empty nodes are one")
         prices: dict[str, dict[str, float]] = {name: {} for name in self.models}
         for name, line, row in rows:
-            for kind in self.kinds:
-                more = row.dual_value() * line.per_replica(kind.gpu)
-                prices[name][kind.gpu] = prices[name].get(kind.gpu, 0.0) + more
+            for gpu in sorted({kind.gpu for kind in self.kinds}):
+                more = row.dual_value() * line.per_replica(gpu)
+                prices[name][gpu] = prices[name].get(gpu, 0.0) + more
         cost = 0.0 if parts is None else 1.0
         return lp.Objective().Value(), prices, {kind: row.dual_value() + cost for kind, row in room.items()}
 

@@ -294,7 +294,17 @@ def _option(question: Question, sizes: Sequence[tuple[int, int]], catalog: Catal
     problem = _impossible(question, sizes, catalog, data)
     if problem:
         return _nothing(name, sizes, problem)
-    split = engine_gpus(question, catalog, data, max(gpus for _, gpus in sizes)) or 1
+    most = max(gpus for _, gpus in sizes)
+    splits = [gpus for gpus in SPLITS if gpus <= most and carried(question, gpus, catalog, data)]
+    tried = [_solved(question, servers, split, catalog, data) for split in splits]
+    best = min(tried, key=lambda option: (-option["served"], option["month"] or 0.0, option["nodes"]))
+    return {**best, "name": name} if question.nodes else best
+
+
+def _solved(
+    question: Question, servers: Sequence[fleet.Node], split: int, catalog: Catalog, data: Scaling
+) -> dict[str, Any]:
+    """What the fleet solver makes of these servers with engines of `split` GPUs."""
     wanted = fleet.FleetModel(
         question.model.name,
         Instance(question.model, question.weights, "vllm", max_model_len=data.max_model_len),
@@ -305,22 +315,24 @@ def _option(question: Question, sizes: Sequence[tuple[int, int]], catalog: Catal
     )
     plan = fleet.place(servers, [wanted], FLEET_SECONDS, 1)
     used = [node for node in servers if plan.nodes[node.name]]
+    users = plan.served[question.model.name]
     costs = [month(question, node.gpus, 1, data) for node in used]
-    cost = sum(one for one in costs if one is not None) if None not in costs else None
-    answers = question.users / (data.think_s + chat_engine(question, split, catalog, data).answer_s(1))
     prices = [data.server(question.gpu_name, node.gpus) for node in used]
+    cost = sum(one for one in costs if one is not None) if None not in costs else None
+    answers = users / (data.think_s + chat_engine(question, split, catalog, data).answer_s(1))
+    sizes = _sizes(used)
     return {
-        "name": " + ".join(f"{n} x {g} GPU" for g, n in _by_size(used)) if not question.nodes else name,
-        "sizes": [list(size) for size in _sizes(used)],
+        "name": " + ".join(f"{count} x {gpus} GPU" for count, gpus in sizes),
+        "sizes": [list(size) for size in sizes],
         "nodes": len(used),
         "engines": sum(len(engines) for engines in plan.nodes.values()),
         "gpus_per_engine": split,
-        "served": plan.served[question.model.name],
+        "served": users,
         "bound": plan.bound,
         "gap": round(plan.gap, 4),
         "status": plan.status,
         "capex": sum(price for price in prices if price is not None) if None not in prices else None,
-        "month": round(cost, 2) if cost is not None else None,
+        "month": _rounded(cost),
         "per_million": _rounded(per_million(cost, answers * data.chat_answer_tokens, data.chat_busy)),
         "binding": _short(plan, question, len(servers)),
     }
@@ -334,10 +346,6 @@ def _short(plan: fleet.FleetPlan, question: Question, count: int) -> str:
     return (
         f"{count} servers carry {plan.served[question.model.name]:,} of {question.users:,} users with one server lost"
     )
-
-
-def _by_size(used: Sequence[fleet.Node]) -> list[tuple[int, int]]:
-    return [(gpus, count) for count, gpus in _sizes(used)]
 
 
 def _sizes(used: Sequence[fleet.Node]) -> list[tuple[int, int]]:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _question(args: argparse.Namespace, catalog: Catalog, data: Scaling) -> Question:
     from .scale import Question
 
-    how = "; add one to catalog/{}, see docs/catalog.md"
+    how = " (or add it to catalog/{}, see docs/catalog.md)"
     gpu_name = _known("--gpu", args.gpu or data.gpu, catalog.gpus, how.format("gpus.yml"))
     decoders = [name for name, model in catalog.models.items() if model.kind == "decoder"]
     model = catalog.models[_known("--model", args.model or data.chat_model, decoders, how.format("models.yml"))]
@@ -59,7 +59,7 @@ def _question(args: argparse.Namespace, catalog: Catalog, data: Scaling) -> Ques
         _weights(args, model, gpu_name, gpu, catalog, data),
         gpu_name,
         gpu,
-        tuple(_servers(word) for word in args.nodes or ()),
+        _rack(args.nodes or (), data),
     )
 
 
@@ -70,7 +70,7 @@ def _weights(
     from .scale import Question, carried, width
 
     if args.format:
-        fix = "; add one to catalog/formats.yml, see docs/catalog.md"
+        fix = " (or add it to catalog/formats.yml, see docs/catalog.md)"
         return catalog.formats[_known("--format", args.format, catalog.formats, fix)]
     if model.name == data.chat_model:
         return catalog.formats[data.chat_format]
@@ -99,6 +99,16 @@ def _number(option: str, value: str | None, default: int) -> int:
         problem = f"{value[:40]!r} is not a number of people from 1 to {MOST_USERS:,}"
         raise InputError("gpu-cutover plan scale", option, problem, "give a whole number, as --users 50")
     return int(value)
+
+
+def _rack(words: Iterable[str], data: Scaling) -> tuple[tuple[int, int], ...]:
+    found = tuple(_servers(word) for word in words)
+    if sum(count for count, _ in found) > data.max_nodes:
+        problem = (
+            f"{sum(count for count, _ in found):,} servers are more than the {data.max_nodes} a fleet is planned for"
+        )
+        raise InputError("gpu-cutover plan scale", "--nodes", problem, "plan pools of servers one by one")
+    return found
 
 
 def _servers(word: str) -> tuple[int, int]:

@@ -119,16 +119,16 @@ def _money(value: float | None, digits: int = 0) -> str:
 def _batch(made: dict[str, Any]) -> Iterator[str]:
     batch = made["batch"]
     sizes = list(batch["rows"][0]["tokens_s"])
-    yield "Batch: answer tokens per second by requests in the batch, and what they cost"
+    yield "Batch: answer tokens per second by how many requests are in the batch, and what they cost"
     yield (
         f"  {'':<19} | {'framework says':^20} | "
-        + " ".join(f"{'1 stream' if size == '1' else size + ' at once':>10}" for size in sizes)
+        + " ".join(f"{size:>8}" for size in sizes)
         + f" | {'purchase':>9} {'month':>7} {'per million':>12}"
     )
     for row in batch["rows"]:
         said = f"{row['framework'][0]:g} tok/s, {row['framework'][1]:.2f}/tok" if row["framework"] else "-"
-        rates = " ".join(f"{rate:>10,.0f}" for rate in row["tokens_s"].values())
-        rates = rates if row["fits"] else f"{'does not fit':^43}"
+        rates = " ".join(f"{rate:>8,.0f}" for rate in row["tokens_s"].values())
+        rates = rates if row["fits"] else f"{'does not fit':^35}"
         yield (
             f"  {row['title']:<19} | {said:>20} | {rates} | {_money(row['capex']):>9} {_money(row['month']):>7}"
             f" {_money(row['per_million'], 2) if row['fits'] else '-':>12}"
