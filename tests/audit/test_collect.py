@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.stack.module_lab import run_module
+from module_lab import run_module
 
 from gpu_cutover.audit import store
 from gpu_cutover.audit.collect import collect

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 Silent = dict[str, dict[str, str]]  # {"cloud" | "onprem": {route: why}}
 
-ANSWER_S = 1.0
+ANSWER_S = 1.0  # the router of this host
+LEG_S = 3.0  # a leg that is only busy answers within it
 ASK_S = 10.0  # one small question to a model
 EXPERIENCE_S = 60.0
 EXPERIENCE_BYTES = 256 * 1024
@@ -102,9 +103,9 @@ def _problem_of(url: str) -> str:
     parts = urlsplit(url)
     try:
         if parts.scheme == "https":  # a handshake would cost more than it tells
-            socket.create_connection((parts.hostname or "", parts.port or 443), ANSWER_S).close()
+            socket.create_connection((parts.hostname or "", parts.port or 443), LEG_S).close()
             return ""
-        status, _ = http_get(url, READY_PATH, ANSWER_S)
+        status, _ = http_get(url, READY_PATH, LEG_S)
     except (OSError, ValueError) as error:
         return f"{url} does not answer: {error}"
     return f"{url} answers {status}" if status >= 500 else ""

@@ -13,7 +13,7 @@ from typing import Any
 from .reach import Way, ways
 from .session import COMMAND, LostError, Session, import_paramiko, open_socket
 
-ANSWER_S = 8.0  # an order waits at most 4 s for the gateway's lock and 2 s for its routers
+ANSWER_S = 11.0  # an order waits at most 4 s for the gateway's lock, 3 s for legs and 2 s for its routers
 OPEN_S = 20.0  # connection, handshake, login and channel, each bounded by itself
 Answers = dict[str, dict[str, Any]]
 
