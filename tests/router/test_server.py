@@ -418,6 +418,7 @@ def test_metrics_are_told(tmp_path: Path) -> None:
     async def test() -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
+            await settled(lambda: it.router.admission.requests.used == 0)
             text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
             assert 'gpu_cutover_router_attempts_total{leg="onprem",outcome="ok"' in text
             assert "gpu_cutover_router_table_version 1.0" in text
@@ -601,11 +602,43 @@ def test_the_names_of_the_conventions_are_told(tmp_path: Path) -> None:
     async def test() -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
+            await settled(lambda: it.router.admission.requests.used == 0)
             text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
             labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="onprem",gen_ai_request_model="own-chat"'
             assert f"gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1.0" in text
             assert "gen_ai_server_request_duration_seconds_bucket" in text
             assert "gpu_cutover_router_first_byte_seconds_count" in text
             assert "gpu_cutover_router_in_flight 0.0" in text
+
+    run(test)
+
+
+def test_a_kept_connection_that_the_engine_just_closed_is_no_failure(tmp_path: Path) -> None:
+    """The engine closes an idle connection at the moment the next request is written to it."""
+    asked: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(0)
+        body = json.dumps({"text": "answered"}).encode()
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
+            await reader.readuntil(b"\r\n\r\n")  # the second request: never answered here
+        writer.close()
+
+    async def test() -> None:
+        engine = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{engine.sockets[0].getsockname()[1]}"
+        async with engine, stage(tmp_path) as it:
+            sealed = {"std": tenant(audio="onprem")}
+            write(tmp_path / "table.json", table(onprem=url, cloud=it.cloud.url, tenants=sealed))
+            for _ in range(4):
+                response = await it.post("std", "/audio", data={"file": io.BytesIO(b"x")})
+                assert (response.status, response.headers["x-served-by"]) == (200, "onprem")
+            assert len(asked) == 4
+            assert it.cloud.bodies == []
 
     run(test)

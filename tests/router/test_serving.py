@@ -23,8 +23,8 @@ from .tables import table, tenant
 from .upstreams import Upstream
 
 CHAT = {"model": "any", "messages": [{"role": "user", "content": "hi"}]}
-TENANTS = {"std": tenant(chat="onprem")}
-READY_S = 20.0
+TENANTS = {"std": tenant(chat="onprem", audio="onprem")}
+READY_S = 60.0
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Gateway:
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         words = ["--table", self.directory / "table.json", "--pool", "hybrid", "--log-dir", self.directory]
         words += ["--port", self.port, "--metrics-port", self.metrics_port, "--metrics-host", "127.0.0.1"]
-        words += ["--idle-s", 1.5, *more]
+        words += ["--idle-s", 4.0, *more]
         command = [sys.executable, "-m", "gpu_cutover.router.main", *map(str, words)]
         process = subprocess.Popen([*command, "--runtime-dir", str(self.runtime)])
         self.started.append(process)
@@ -103,11 +103,14 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 
 
 @contextlib.asynccontextmanager
-async def served(gateway: Gateway, onprem: str = "ok") -> AsyncIterator[tuple[Upstream, aiohttp.ClientSession]]:
+async def served(
+    gateway: Gateway, onprem: str = "ok", more: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[Upstream, aiohttp.ClientSession]]:
     async with Upstream("onprem", onprem) as engine, Upstream("cloud") as cloud, aiohttp.ClientSession() as client:
         data = table(onprem=engine.url, cloud=cloud.url, tenants=TENANTS)
+        data["fallback"]["first_byte_s"] = 30  # the machine that runs this may be busy
         (gateway.directory / "table.json").write_text(json.dumps(data))
-        gateway.start()
+        gateway.start(*more)
         await gateway.ready(client)
         yield engine, client
 
@@ -133,7 +136,7 @@ class Load:
                         self.statuses.append(response.status)
                 except aiohttp.ClientError as error:
                     self.statuses.append(-1)
-                    print(f"{type(error).__name__}: {error}")
+                    print(f"{type(error).__name__}: {error} (kept: {keep}, {time.monotonic():.2f})")
 
 
 async def new_process(gateway: Gateway, before: list[int]) -> int:
@@ -169,7 +172,7 @@ async def drained(gateway: Gateway, pid: int, within_s: float) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["restarted", "killed"])
 def test_a_router_is_replaced_and_nobody_notices(gateway: Gateway, number: signal.Signals) -> None:
-    """As systemd does it: the known process ends, then a new one starts; twice, with streams open and requests coming."""
+    """As systemd does it: the known process ends, a new one starts; twice, with streams open and requests coming."""
 
     async def test() -> None:
         async with served(gateway) as (engine, client):
@@ -186,6 +189,7 @@ def test_a_router_is_replaced_and_nobody_notices(gateway: Gateway, number: signa
                 gateway.started[-1].wait()
                 gateway.start()
                 await taken_over(gateway, client, before)
+                print(f"taken over at {time.monotonic():.2f}")
             load.stop = True
             await asyncio.gather(*running)
             assert len(load.statuses) > 50
@@ -193,7 +197,7 @@ def test_a_router_is_replaced_and_nobody_notices(gateway: Gateway, number: signa
             for response in streams:
                 assert (await response.read()).endswith(b"data: [DONE]\n\n")
 
-    asyncio.run(asyncio.wait_for(test(), 90))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_the_old_process_ends_when_its_streams_have(gateway: Gateway) -> None:
@@ -207,11 +211,11 @@ def test_the_old_process_ends_when_its_streams_have(gateway: Gateway) -> None:
             gateway.start()
             await new_process(gateway, [old])
             assert (await stream.read()).endswith(b"data: [DONE]\n\n")
-            await drained(gateway, old, 15)
+            await drained(gateway, old, 60)
             assert len(gateway.servers()) == 1
             assert (await post(gateway, client)).status == 200
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_without_a_successor_it_ends_by_itself(gateway: Gateway) -> None:
@@ -221,11 +225,11 @@ def test_without_a_successor_it_ends_by_itself(gateway: Gateway) -> None:
             gateway.started[0].terminate()
             assert gateway.started[0].wait() == 0
             assert (await post(gateway, client)).status == 200  # a successor may be on its way
-            await drained(gateway, old, 15)
+            await drained(gateway, old, 60)
             with pytest.raises(aiohttp.ClientConnectorError):
                 await client.get(gateway.url)
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_a_process_that_hangs_is_replaced_all_the_same(gateway: Gateway) -> None:
@@ -236,11 +240,11 @@ def test_a_process_that_hangs_is_replaced_all_the_same(gateway: Gateway) -> None
             gateway.started[0].kill()
             gateway.started[0].wait()
             gateway.start()
-            await drained(gateway, old, 20)
+            await drained(gateway, old, 60)
             await gateway.ready(client)
             assert (await post(gateway, client)).status == 200
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_a_serving_process_that_dies_takes_its_parent_along(gateway: Gateway) -> None:
@@ -251,7 +255,7 @@ def test_a_serving_process_that_dies_takes_its_parent_along(gateway: Gateway) ->
             os.kill(gateway.servers()[0], signal.SIGKILL)
             assert gateway.started[0].wait(10) == 128 + signal.SIGKILL
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_an_open_breaker_stays_open_across_a_replacement(gateway: Gateway) -> None:
@@ -264,13 +268,13 @@ def test_an_open_breaker_stays_open_across_a_replacement(gateway: Gateway) -> No
             gateway.started[0].terminate()
             gateway.started[0].wait()
             gateway.start()
-            await drained(gateway, before[0], 20)
+            await drained(gateway, before[0], 60)
             asked = len(engine.bodies)
             assert (await gateway.health(client))["breakers_open"] == ["own-chat"]
             assert (await post(gateway, client)).headers["x-served-by"] == "cloud"
             assert len(engine.bodies) == asked
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
 
 
 def test_all_its_records_are_in_one_chain(gateway: Gateway) -> None:
@@ -289,11 +293,42 @@ def test_all_its_records_are_in_one_chain(gateway: Gateway) -> None:
             for _ in range(20):
                 assert (await post(gateway, client)).status == 200
             await stream.read()
-            await drained(gateway, before[0], 15)
+            await drained(gateway, before[0], 60)
             gateway.started[-1].terminate()
-            await drained(gateway, gateway.servers()[0], 15)
+            await drained(gateway, gateway.servers()[0], 60)
 
-    asyncio.run(asyncio.wait_for(test(), 60))
+    asyncio.run(asyncio.wait_for(test(), 110))
     lines = [json.loads(line) for line in (gateway.directory / "requests-hybrid.jsonl").read_text().splitlines()]
     assert len([line for line in lines if line.get("outcome") == "ok"]) == 21
     assert [line["n"] for line in lines] == list(range(lines[0]["n"], lines[0]["n"] + len(lines)))
+
+
+def test_a_flood_of_large_recordings_is_bounded_in_memory(gateway: Gateway) -> None:
+    """60 recordings of 25 MB at once: what does not fit is told to come back, memory stays where it was declared."""
+    recording = b"\0" * 25_000_000
+
+    async def send(client: aiohttp.ClientSession) -> int:
+        form = aiohttp.FormData()
+        form.add_field("file", recording, filename="a.wav")
+        async with client.post(f"{gateway.url}/audio", data=form, headers={"x-tenant": "std"}) as response:
+            await response.read()
+            return response.status
+
+    async def test() -> None:
+        async with served(gateway, more=("--max-body-mib", "100")) as (engine, client):
+            engine.delay_s = 2.0
+            before = resident_mb(gateway, "VmRSS")
+            statuses = await asyncio.gather(*(send(client) for _ in range(60)))
+            assert statuses.count(200) >= 3
+            assert set(statuses) == {200, 429}
+            assert resident_mb(gateway, "VmHWM") < before + 3 * 105  # as it came, as it is sent, and on its way
+            health = await gateway.health(client)
+            assert health["in_flight"] == 0
+
+    asyncio.run(asyncio.wait_for(test(), 110))
+
+
+def resident_mb(gateway: Gateway, which: str) -> float:
+    [pid] = gateway.servers()
+    line = next(one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith(which))
+    return int(line.split()[1]) / 1024

@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 def _supervise(words: list[str]) -> int:
     """Start the process that serves, and share its fate; the reverse does not hold. Returns its exit code."""
     life, alive = os.pipe()
-    command = [sys.executable, "-m", "gpu_cutover.router.main", *words, "--life", str(life)]
+    command = [sys.executable, "-P", "-m", "gpu_cutover.router.main", *words, "--life", str(life)]
     child = subprocess.Popen(command, pass_fds=[life])
     os.close(life)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -35,11 +35,25 @@ class Told:
     tokens: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class _OfLeg:
+    """The histograms of one leg's attempts with one outcome, looked up once: a look-up costs more than a count."""
+
+    duration: Histogram
+    first_byte: Histogram
+    total: Histogram
+    first_token: Histogram
+    per_token: Histogram
+    usage: Histogram
+
+
 class Metrics:
     """One registry per router, so that tests can run several in a process."""
 
     def __init__(self, pool: str) -> None:
         self.registry = CollectorRegistry()
+        self._counters: dict[tuple[str, ...], Counter] = {}
+        self._of_leg: dict[tuple[str, ...], _OfLeg] = {}
         self.attempts = self._counter(
             "attempts", "Attempts on a leg, by outcome", ["tenant", "route", "leg", "why", "outcome"]
         )
@@ -70,20 +84,40 @@ class Metrics:
         )
         self._usage = self._gen_ai("client_token_usage", "Tokens", TOKENS, [*_MODEL, "gen_ai_token_type"])
 
+    def count(self, *labels: str) -> None:
+        """Count one attempt, or a request that came to none: tenant, route, leg, why, outcome."""
+        counter = self._counters.get(labels)
+        if counter is None:
+            counter = self._counters[labels] = self.attempts.labels(*labels)
+        counter.inc()
+
     def tell(self, attempt: Told) -> None:
-        """Count one attempt on a leg."""
-        model = (OPERATIONS.get(attempt.route, attempt.route), attempt.leg, attempt.model)
-        failed = "" if attempt.outcome == "ok" else attempt.outcome
-        self._duration.labels(*model, failed).observe(attempt.total_s)
+        """Tell the times of one attempt on a leg."""
+        key = (attempt.route, attempt.leg, attempt.model, attempt.outcome)
+        of_leg = self._of_leg.get(key)
+        if of_leg is None:
+            of_leg = self._of_leg[key] = self._looked_up(attempt)
+        of_leg.duration.observe(attempt.total_s)
         if attempt.first_token_s is None:
             return
-        self.first_byte.labels(attempt.route, attempt.leg).observe(attempt.first_token_s)
-        self.total.labels(attempt.route, attempt.leg).observe(attempt.total_s)
-        self._first_token.labels(*model).observe(attempt.first_token_s)
+        of_leg.first_byte.observe(attempt.first_token_s)
+        of_leg.total.observe(attempt.total_s)
+        of_leg.first_token.observe(attempt.first_token_s)
         if attempt.tokens:
-            self._usage.labels(*model, "output").observe(attempt.tokens)
+            of_leg.usage.observe(attempt.tokens)
         if attempt.tokens and attempt.tokens > 1:
-            self._per_token.labels(*model).observe((attempt.total_s - attempt.first_token_s) / (attempt.tokens - 1))
+            of_leg.per_token.observe((attempt.total_s - attempt.first_token_s) / (attempt.tokens - 1))
+
+    def _looked_up(self, attempt: Told) -> _OfLeg:
+        model = (OPERATIONS.get(attempt.route, attempt.route), attempt.leg, attempt.model)
+        return _OfLeg(
+            duration=self._duration.labels(*model, "" if attempt.outcome == "ok" else attempt.outcome),
+            first_byte=self.first_byte.labels(attempt.route, attempt.leg),
+            total=self.total.labels(attempt.route, attempt.leg),
+            first_token=self._first_token.labels(*model),
+            per_token=self._per_token.labels(*model),
+            usage=self._usage.labels(*model, "output"),
+        )
 
     def _counter(self, name: str, what: str, labels: list[str]) -> Counter:
         return Counter(f"{PREFIX}_{name}", what, labels, registry=self.registry)

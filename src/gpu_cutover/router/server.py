@@ -10,8 +10,7 @@ import os
 import random
 import re
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +130,8 @@ class Router:
         return (self.requests, self.comparisons, self.reverse)
 
     async def _running(self, _app: web.Application) -> AsyncIterator[None]:
-        session = new_session(self.budgets, self._resolver)
-        self.asker = Asker(session, self.budgets)
+        kept, fresh = (new_session(self.budgets, self._resolver, keep) for keep in (True, False))
+        self.asker = Asker(kept, fresh, self.budgets)
         self.mirror = Mirror(self.asker, self.metrics, self._shadowed, self._compared)
         tasks = [asyncio.create_task(self._follow_placement()), asyncio.create_task(self._flush())]
         yield
@@ -140,7 +139,7 @@ class Router:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await session.close()
+        await self.asker.close()
         for log in self._logs:
             log.close()
 
@@ -197,7 +196,7 @@ class Router:
                 if not step.last:
                     continue
                 return _problem(504 if failure.outcome == "timeout" else 503, "the model did not answer", request)
-            return await self._send(request, call, step, answer, decision)
+            return await self._send(request, table, call, step, answer, decision)
         raise AssertionError("a decision with a leg has at least one step")
 
     def _turned_away(self, request: web.Request, tenant: str, refusal: Refusal, started: float) -> web.Response:
@@ -224,18 +223,16 @@ class Router:
             raise
 
     async def _send(
-        self, request: web.Request, call: Call, step: Step, answer: Answer, decision: Decision
+        self, request: web.Request, table: Table, call: Call, step: Step, answer: Answer, decision: Decision
     ) -> web.StreamResponse:
         response = _response(call, step, answer)
-        shadow = self._shadow_leg(decision, step, answer)
+        shadow = self._shadow_leg(table, decision, step, answer)
         kept: list[bytes] | None = [] if shadow else None
         outcome = "ok" if answer.status < 400 else "refused"
         try:
             if self.draining:
                 response.force_close()
-            await response.prepare(request)
-            kept = await self._relay(response, answer, kept)
-            await response.write_eof()
+            kept = await self._deliver(request, response, answer, kept)
         except LegFailedError as failure:
             outcome = failure.outcome
             await _break_off(request, response, answer, failure)
@@ -246,36 +243,54 @@ class Router:
         finally:
             answer.close()
             if outcome != "client_gone":  # says nothing about the model
-                self._judge(self.table.get(), step, ok=outcome not in ("error", "timeout"))
+                self._judge(table, step, ok=outcome not in ("error", "timeout"))
             self._record(call, step, step.why, outcome, answer=answer)
         if shadow and kept and outcome == "ok":
             self._offer(call, step, shadow, answer, b"".join(kept))
         return response
 
+    async def _deliver(
+        self, request: web.Request, response: web.StreamResponse, answer: Answer, kept: list[bytes] | None
+    ) -> list[bytes] | None:
+        """Head and body to the caller; a whole answer goes out with its head. Returns what is kept for a shadow."""
+        if answer.is_whole:
+            answer.bytes_out = len(answer.first)
+            await response.prepare(request)
+            await self._taken(response.write_eof())
+            return kept if kept is None or len(answer.first) > MAX_COPY_BYTES else [answer.first]
+        await response.prepare(request)
+        kept = await self._relay(response, answer, kept)
+        await response.write_eof()
+        return kept
+
     async def _relay(
         self, response: web.StreamResponse, answer: Answer, kept: list[bytes] | None
     ) -> list[bytes] | None:
         async for chunk in answer.chunks():
-            try:
-                async with asyncio.timeout(self.budgets.write_s):
-                    await response.write(chunk)
-            except TimeoutError as error:
-                raise ConnectionResetError("the caller takes nothing of its answer") from error
+            await self._taken(response.write(chunk))
             if kept is not None:
                 kept.append(chunk)
                 if answer.bytes_out > MAX_COPY_BYTES:
                     kept = None
         return kept
 
+    async def _taken(self, writing: Awaitable[None]) -> None:
+        """Wait until the caller took what is written. Raises ConnectionResetError when it takes nothing."""
+        try:
+            async with asyncio.timeout(self.budgets.write_s):
+                await writing
+        except TimeoutError as error:
+            raise ConnectionResetError("the caller takes nothing of its answer") from error
+
     # --- shadows ------------------------------------------------------------------------------------------------
 
-    def _shadow_leg(self, decision: Decision, step: Step, answer: Answer) -> Leg | None:
+    def _shadow_leg(self, table: Table, decision: Decision, step: Step, answer: Answer) -> Leg | None:
         """The leg that gets a copy of this request, if any: the mirror's, or the cloud's for a share of requests."""
         if answer.status != 200:
             return None
         if step.leg_name == "cloud":
             return decision.mirror
-        if decision.reverse and self._chance() < self.table.get().reverse_share:
+        if decision.reverse and self._chance() < table.reverse_share:
             return decision.reverse
         return None
 
@@ -324,7 +339,7 @@ class Router:
     ) -> None:
         total_ms = (time.perf_counter() - (started or call.started)) * 1000
         question, leg_name = call.question, step.leg_name if step else None
-        self.metrics.attempts.labels(call.tenant, question.route, leg_name or "none", why, outcome).inc()
+        self.metrics.count(call.tenant, question.route, leg_name or "none", why, outcome)
         if step:
             first_s = answer.first_byte_ms / 1000 if answer else None
             tokens = answer.tokens if answer else None
@@ -409,7 +424,7 @@ async def _digest_aside(content: bytes) -> Any:
 def _call(request: web.Request, tenant: str, envelope: body.Envelope, started: float, sha256: str) -> Call:
     question = Question(
         route=request.match_info["route"],
-        request_id=_request_id(request) or uuid.uuid4().hex,
+        request_id=_request_id(request) or os.urandom(16).hex(),
         envelope=envelope,
         content_type=request.headers.get("content-type", ""),
         accept=request.headers.get("accept", "*/*"),
@@ -454,6 +469,8 @@ def _response(call: Call, step: Step, answer: Answer) -> web.StreamResponse:
         headers["cache-control"] = "no-cache"
     if answer.retry_after:
         headers["retry-after"] = answer.retry_after
+    if answer.is_whole:
+        return web.Response(status=answer.status, headers=headers, body=answer.first)
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_length = answer.content_length
     return response

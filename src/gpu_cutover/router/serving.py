@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -24,6 +25,8 @@ LONG_DRAIN_S = 600.0  # with a successor in place nobody waits for this process:
 LINGER_S = 5.0  # a process without a parent serves on for this long: a successor may start
 SUCCESSOR_S = 60.0  # where one has started: for this long, until it is ready
 LAST_BYTES_S = 2.0
+BIND_S = 5.0
+TURNS = 3  # of the event loop
 BACKLOG = 1024
 
 
@@ -42,12 +45,14 @@ class Serving:
         self._told = asyncio.Event()  # SIGTERM: stop now
         self._orphaned = asyncio.Event()  # the parent is gone: a successor may be on its way
         self._sites: list[web.SockSite] = []
+        self._listeners: list[socket.socket] = []
+        self._own_mark = _mark(arguments)  # my parent's, until a successor's begins
 
     async def run(self) -> None:
         """Serve, then drain."""
         self._listen_for_the_end()
         inherited = self._inherited()
-        sockets = inherited.sockets if inherited else self._bound()
+        sockets = inherited.sockets if inherited else [await _bound(place) for place in self._places()]
         data = web.AppRunner(
             self._router.application(),
             handler_cancellation=True,
@@ -60,6 +65,7 @@ class Serving:
         await metrics.setup()
         if inherited:
             await asyncio.to_thread(inherited.take)
+        self._listeners = sockets
         for runner, listener in zip((data, metrics), sockets, strict=True):
             self._sites.append(web.SockSite(runner, listener, backlog=BACKLOG))
             await self._sites[-1].start()
@@ -87,12 +93,11 @@ class Serving:
             self._router.breakers.restore(self._router.table.get().fallback, inherited.state["breakers"])
         return inherited
 
-    def _bound(self) -> list[socket.socket]:
-        places = [
+    def _places(self) -> list[tuple[str, int]]:
+        return [
             (self._arguments.host, self._arguments.port),
             (self._arguments.metrics_host, self._arguments.metrics_port),
         ]
-        return [socket.create_server(place, backlog=BACKLOG) for place in places]
 
     async def _until_the_end(self, sockets: list[socket.socket]) -> None:
         """Wait for a reason to end; on return nothing is under way any more, or its time is over."""
@@ -102,8 +107,8 @@ class Serving:
             await heir.listen()
         handed_over = heir.done if heir else asyncio.Event()
         await _first_of(self._told, self._orphaned, handed_over)
-        orphaned_at, began = time.time(), time.monotonic()
-        while self._orphaned.is_set() and time.monotonic() - began < self._patience_s(orphaned_at):
+        began = time.monotonic()
+        while self._orphaned.is_set() and time.monotonic() - began < self._patience_s():
             if await _first_of(self._told, handed_over, within_s=0.2):
                 break
         if heir:
@@ -112,13 +117,9 @@ class Serving:
             await self._let_go()
         await self._drained(handed_over.is_set())
 
-    def _patience_s(self, orphaned_at: float) -> float:
+    def _patience_s(self) -> float:
         """How long to serve on without a parent."""
-        try:
-            started = (self._arguments.runtime_dir / COMING).stat().st_mtime
-        except OSError:
-            return LINGER_S
-        return SUCCESSOR_S if started > orphaned_at - 1.0 else LINGER_S
+        return LINGER_S if _mark(self._arguments) == self._own_mark else SUCCESSOR_S
 
     def _state(self) -> dict[str, Any]:
         return {"breakers": self._router.breakers.snapshot()}
@@ -126,6 +127,11 @@ class Serving:
     async def _let_go(self) -> None:
         """Accept nothing more; what came already is served."""
         self._router.drain()
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener)
+        # asyncio resets a connection that it accepted in the very turn in which its server closes: let these begin.
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         for site in self._sites:
             await site.stop()
 
@@ -137,6 +143,26 @@ class Serving:
             quiet = self._told.is_set() or time.monotonic() - began >= idle_s
             if quiet and not self._router.admission.requests.used:
                 return
+            await asyncio.sleep(0.05)
+
+
+def _mark(arguments: argparse.Namespace) -> int:
+    """When a process last began to start here (ns)."""
+    try:
+        return int((arguments.runtime_dir / COMING).stat().st_mtime_ns)
+    except (OSError, TypeError):
+        return 0
+
+
+async def _bound(place: tuple[str, int]) -> socket.socket:
+    """Listen there. A process that was just ended may hold the port for a moment. Raises OSError."""
+    deadline = time.monotonic() + BIND_S
+    while True:
+        try:
+            return socket.create_server(place, backlog=BACKLOG)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
             await asyncio.sleep(0.05)
 
 

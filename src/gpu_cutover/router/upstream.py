@@ -25,6 +25,7 @@ from .table import Leg
 
 # Engines (uvicorn) drop idle connections after 5 s; reusing one at that moment would look like a failed engine.
 KEEPALIVE_S = 3.0
+STALE_S = 0.25  # a connection that breaks later broke under the question: that is a failure of the leg
 # A whole answer up to this size is held back until it is known to be one; a larger one is passed on as it comes.
 WHOLE_BYTES = 8 * 1024 * 1024
 # Larger bodies are written piece by piece, so that one of them does not hold up everybody else's bytes.
@@ -83,6 +84,11 @@ class Answer:
     def follow(self, source: _Source, events: EventStream | None) -> None:
         """More is to come from here."""
         self._source, self._events = source, events
+
+    @property
+    def is_whole(self) -> bool:
+        """Is all of it here already?"""
+        return self._source is None
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bytes of the answer, of a stream only whole events. Raises LegFailedError when it breaks off."""
@@ -171,9 +177,13 @@ class _Source:
             raise LegFailedError("error", sentence, self.response.status) from error
 
 
-def new_session(budgets: Budgets, resolver: AbstractResolver | None = None) -> aiohttp.ClientSession:
-    """The client all questions share: no cookies, no proxies from the environment, no redirects followed."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=resolver)
+def new_session(budgets: Budgets, resolver: AbstractResolver | None, keep: bool) -> aiohttp.ClientSession:
+    """A client: no cookies, no proxies from the environment. `keep`: connections are kept for the next question."""
+    connector = (
+        aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=resolver)
+        if keep
+        else aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver)
+    )
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=budgets.connect_s, sock_read=None)
     return aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
@@ -182,10 +192,16 @@ def new_session(budgets: Budgets, resolver: AbstractResolver | None = None) -> a
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Puts questions to legs."""
+    """Puts questions to legs. `fresh` never uses a connection twice."""
 
     session: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession
     budgets: Budgets
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self.session.close()
+        await self.fresh.close()
 
     async def ask(
         self, leg: Leg, question: Question, budget_s: float, onprem: bool, headers: Mapping[str, str] | None = None
@@ -225,10 +241,24 @@ class Asker:
             "x-request-id": question.request_id,
             **headers,
         }
-        data: bytes | AsyncIterator[memoryview] = body
         if len(body) > PIECE_BYTES:
-            sent["content-length"], data = str(len(body)), _pieces(body)
-        return await self.session.post(leg.url + leg.path, data=data, headers=sent, allow_redirects=False)
+            sent["content-length"] = str(len(body))
+        began = time.monotonic()
+        try:
+            return await self._sent(self.session, leg, body, sent)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            # A kept connection that the server closed at this very moment: it never saw the question.
+            if time.monotonic() - began > STALE_S:
+                raise
+            return await self._sent(self.fresh, leg, body, sent)
+
+    async def _sent(
+        self, session: aiohttp.ClientSession, leg: Leg, body: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        data = _pieces(body) if len(body) > PIECE_BYTES else body
+        return await session.post(leg.url + leg.path, data=data, headers=headers, allow_redirects=False)
 
 
 async def _first(response: aiohttp.ClientResponse, folding: bool) -> tuple[bytes, EventStream | None]:

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 BOUNDARY = "matrix"
@@ -65,9 +66,15 @@ def question(kind: str, size: int) -> tuple[str, str, bytes]:
 
 
 async def ask(
-    url: str, tenant: str, request_id: str, kind: str, size: int = 0, leave_after_s: float = 0.0, slow: bool = False
+    url: str,
+    tenant: str,
+    request_id: str,
+    kind: str,
+    size: int = 0,
+    leave: Callable[[], bool] | None = None,
+    slow: bool = False,
 ) -> Got | None:
-    """Put one question; None for a caller that left before the end."""
+    """Put one question; None for a caller that left before the end, as soon as it was told to."""
     path, media, body = question(kind, size)
     host, _, port = url.removeprefix("http://").partition(":")
     reader, writer = await _connect(host, int(port), slow)
@@ -83,8 +90,11 @@ async def ask(
     try:
         writer.write("\r\n".join([*head, "", ""]).encode() + body)
         await writer.drain()
-        if leave_after_s:
-            await asyncio.sleep(leave_after_s)
+        if leave:
+            while not leave():
+                await asyncio.sleep(0.01)
+            if kind == "chat_stream":
+                await reader.readuntil(b"data: ")
             writer.transport.abort()
             return None
         return _parsed(await _everything(reader, slow))

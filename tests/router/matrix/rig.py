@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,18 @@ from ..tables import table, tenant
 from .client import Got, ask
 from .faulty import Faulty
 
-FIRST_BYTE_S = 0.6
-BUDGETS = Budgets(patience_s=0.8, stall_s=0.6, connect_s=0.5, read_s=5.0, write_s=5.0, copy_s=5.0)
+# Small, and yet long enough that a good answer never takes as long on a machine that has something else to do.
+FIRST_BYTE_S = 1.5
+BUDGETS = Budgets(patience_s=2.0, stall_s=1.5, connect_s=1.0, read_s=20.0, write_s=20.0, copy_s=20.0)
+PATIENT = Budgets(patience_s=20.0, stall_s=20.0, connect_s=5.0, read_s=20.0, write_s=20.0, copy_s=40.0)
 STATES = ("cloud", "mirror", "onprem")
 ROUTE = {"chat": "chat", "chat_stream": "chat", "embed": "embed", "audio": "audio"}
 UNREACHABLE = ("connect_refused", "tls_failure", "dns_failure")
 BIG = 25_000_000
-AT_ONCE = {"body_25mb": 1, "slow_client": 6}
-QUIET_S = 5.0
+# Much to compute: few at once, and no budget that could run out.
+HEAVY = ("body_25mb", "slow_client")
+AT_ONCE = {"body_25mb": 1, "slow_client": 6, "silent": 48, "slow_headers": 48, "slow_body": 48, "stalled": 48}
+QUIET_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,15 +123,15 @@ class Site:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def router(self, name: str, dead: dict[str, str], forged: bool) -> str:
+    async def router(self, name: str, dead: dict[str, str], forged: bool, patient: bool) -> str:
         """Address of the router whose legs named in `dead` have another address. Started when first wanted."""
         if name not in self.routers:
             directory = self.directory / f"{self.policy}-{name}"
             directory.mkdir()
             made = Router(
-                self._table(directory, dead, forged),
+                self._table(directory, dead, forged, patient),
                 directory,
-                budgets=BUDGETS,
+                budgets=PATIENT if patient else BUDGETS,
                 resolver=Nowhere(),  # type: ignore[arg-type]
             )
             runner = web.AppRunner(made.application(), handler_cancellation=True, shutdown_timeout=1, access_log=None)
@@ -137,7 +141,7 @@ class Site:
             self.routers[name] = (made, f"http://127.0.0.1:{runner.addresses[0][1]}")
         return self.routers[name][1]
 
-    def _table(self, directory: Path, dead: dict[str, str], forged: bool) -> TableFile | Forged:
+    def _table(self, directory: Path, dead: dict[str, str], forged: bool, patient: bool) -> TableFile | Forged:
         urls = {"onprem": self.onprem.url, "cloud": self.cloud.url, **dead}
         states = STATES if self.policy in ("standard", "sensitive") else ("cloud",)
         tenants: dict[str, Any] = {
@@ -149,7 +153,10 @@ class Site:
         if self.policy == "unknown":
             tenants = {}
         data = table(pool, urls["onprem"], urls["cloud"], tenants)
-        data["fallback"] |= {"first_byte_s": FIRST_BYTE_S, "minimum_requests": 1_000_000}
+        data["fallback"] |= {
+            "first_byte_s": PATIENT.patience_s if patient else FIRST_BYTE_S,
+            "minimum_requests": 1_000_000,
+        }
         if forged:
             routes = {state: dict.fromkeys(("chat", "embed", "audio"), state) for state in STATES}
             known = {state: Tenant("sensitive", routes[state]) for state in STATES}
@@ -202,7 +209,7 @@ class Rig:
             await asyncio.gather(*(self._address(cell, name) for name in _requests_of(cell)))
         before = (set(asyncio.all_tasks()), _descriptors())
         dials = {policy: (site.cloud.accepted, site.onprem.accepted) for policy, site in self.sites.items()}
-        at_once = asyncio.Semaphore(AT_ONCE.get(fault, 48))
+        at_once = asyncio.Semaphore(AT_ONCE.get(fault, 12))
         ran = await asyncio.gather(*(self._cell(cell, at_once) for cell in cells))
         leaks = await self._left(*before)
         outcomes = {}
@@ -227,18 +234,27 @@ class Rig:
                     request_id,
                     cell.kind,
                     BIG if cell.fault == "body_25mb" else 0,
-                    0.15 if cell.fault == "client_gone" else 0.0,
+                    self._gone_when(cell, fault_leg, request_id),
                     cell.fault == "slow_client",
                 )
                 seen[name] = Seen(got, request_id=request_id)
         return seen
+
+    def _gone_when(self, cell: Cell, leg: str, request_id: str) -> Callable[[], bool] | None:
+        """A caller that leaves does so once its question is with the leg; where nobody is asked it stays."""
+        asked = cell.policy != "unknown" and (cell.policy != "sensitive" or cell.state == "onprem")
+        if cell.fault != "client_gone" or not asked:
+            return None
+        site = self.sites[cell.policy]
+        return lambda: request_id in (site.cloud if leg == "cloud" else site.onprem).seen
 
     async def _address(self, cell: Cell, name: str) -> str:
         leg = _requests_of(cell)[name]
         forged = name == "forged"
         dead = {leg: self.dead[cell.fault]} if cell.fault in UNREACHABLE and cell.policy != "unknown" else {}
         which = f"{cell.fault}-{leg}" if dead else "well"
-        return await self.sites[cell.policy].router(f"{which}-{forged}", dead, forged)
+        patient = cell.fault in HEAVY
+        return await self.sites[cell.policy].router(f"{which}-{forged}-{patient}", dead, forged, patient)
 
     def _look(self, site: Site, cell: Cell, name: str, seen: Seen) -> None:
         seen.records = site.records(seen.request_id)

@@ -77,7 +77,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.Abst
 def outcome_of(rig: tuple[asyncio.AbstractEventLoop, Rig], cell: Cell) -> Outcome:
     loop, running = rig
     cells = [one for one in CELLS if one.fault == cell.fault and runs(one)]
-    return asyncio.run_coroutine_threadsafe(running.group(cell.fault, cells), loop).result(60)[cell]
+    return asyncio.run_coroutine_threadsafe(running.group(cell.fault, cells), loop).result(100)[cell]
 
 
 def runs(cell: Cell) -> bool:
@@ -109,7 +109,7 @@ def the_table_refuses(cell: Cell) -> None:
 
 def check(cell: Cell, name: str, seen: Seen) -> None:
     if cell.policy == "unknown" or (cell.policy == "sensitive" and cell.state != "onprem"):
-        refused(cell, seen)
+        refused(seen)
     elif name == "copy":
         answered(cell, seen, "cloud", fault="none")
         the_copy(cell, seen)
@@ -117,12 +117,11 @@ def check(cell: Cell, name: str, seen: Seen) -> None:
         primary(cell, seen, "onprem" if cell.state == "onprem" else "cloud")
 
 
-def refused(cell: Cell, seen: Seen) -> None:
+def refused(seen: Seen) -> None:
     """Nobody is asked; the caller is told to come back."""
     assert sum(seen.asked.values()) == 0
-    assert [(one["leg"], one["why"]) for one in seen.records] in ([(None, "refused")], [] if gone(cell) else None)
-    if not gone(cell):
-        problem(seen.got, 503)
+    assert [(one["leg"], one["why"]) for one in seen.records] == [(None, "refused")]
+    problem(seen.got, 503)
 
 
 def primary(cell: Cell, seen: Seen, leg: str) -> None:
@@ -219,7 +218,7 @@ def fell_over(cell: Cell, seen: Seen) -> None:
     """The cloud's whole answer, and both attempts on record."""
     got = seen.got
     assert got
-    assert (got.status, got.clean, got.headers["x-served-by"]) == (200, True, "cloud")
+    assert (got.status, got.clean, got.headers.get("x-served-by")) == (200, True, "cloud"), seen
     assert got.text() == text_of("cloud", "none")
     told = [(one["attempt"], one["leg"], one["why"], one["outcome"]) for one in seen.records]
     outcome = "timeout" if cell.fault in TIMEOUTS else "error"
