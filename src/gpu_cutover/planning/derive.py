@@ -176,6 +176,7 @@ def _onprem_leg(site: Site, route: str, model: str, placement: str, catalog: Cat
         "model": model,
         "version": engine["weights_digest"],
         "gpus": list(site.spec.placements[placement][model]),
+        "engine": engine["engine"],
     }
 
 
@@ -209,6 +210,7 @@ def _route_table(site: Site, pool: str, catalog: Catalog) -> dict[str, Any]:
             name: {
                 "policy": tenant.policy,
                 "routes": {route: _initial_state(site, tenant, route) for route in site.spec.routes},
+                **({"synthetic": True} if tenant.synthetic else {}),
             }
             for name, tenant in site.spec.tenants.items()
             if _pool(tenant) == pool
