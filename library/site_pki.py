@@ -41,7 +41,7 @@ options:
     elements: str
     default: []
   revoke:
-    description: Tenants none of whose certificates counts any more, and who get no new one before O(rotate) asks for it.
+    description: Tenants none of whose certificates counts any more; they get no new one before O(rotate) asks for it.
     type: list
     elements: str
     default: []

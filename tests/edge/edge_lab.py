@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName([x509.DNSName("edge.test")]), critical=False)
         )
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    def list_revoked(self, certificates: Iterable[Path] = ()) -> Path:
+        """The list of revoked certificates (PEM files of `issue`), written whole."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.subject)
+            .last_update(now)
+            .next_update(now + datetime.timedelta(days=1))
+        )
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(one.build())
+        path = self.directory / f"{self.name}-revoked.pem"
+        path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
 
     def issue(self, name: str) -> Path:
         """One PEM with certificate and key for the common name."""

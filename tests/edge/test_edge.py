@@ -53,7 +53,7 @@ def test_haproxy_accepts_the_rendered_configuration(edge: Edge) -> None:
 
 
 def test_a_configuration_without_tenants_and_routes_is_still_valid(edge: Edge, tmp_path: Path) -> None:
-    text = render({"edge_certificate": str(edge.ca.issue("edge.test")), "edge_client_ca": str(edge.ca.path)})
+    text = render({"edge_certificate": str(edge.ca.issue("edge.test")), "edge_client_ca": str(edge.ca.path), "edge_revoked": ""})
     config = tmp_path / "haproxy.cfg"
     config.write_text(text)
     done = subprocess.run(["haproxy", "-c", "-f", str(config)], capture_output=True, text=True, check=False)

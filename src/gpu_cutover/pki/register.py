@@ -1,8 +1,8 @@
 """Every certificate the site's authority ever gave out, and the list of those that count no more. Mostly pure.
 
-`issued.json`: one entry per certificate. `revoked.pem`: the authority's signed list, which the edges read. It is brought
-to every edge by the tool, never fetched, so it is valid as long as the authority: a list that ran out would lock out
-every clinic.
+`issued.json`: one entry per certificate. `revoked.pem`: the authority's signed list, which the edges read. The tool
+brings it to every edge, nothing fetches it, so it is valid as long as the authority: a list that ran out would lock
+out every clinic.
 """
 
 from __future__ import annotations
