@@ -95,14 +95,37 @@ class Recorder(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Tell what came."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if b'"pieces"' in body:
+            self._stream(**json.loads(body))
+            return
         told = {"pool": self.pool, "headers": {k.lower(): v for k, v in self.headers.items()}, "bytes": len(body)}
         answer = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
         self.send_header("x-litellm-model-api-base", "http://10.0.0.1")
         self.send_header("llm_provider-x", "y")
+        self.send_header("x-served-by", "onprem")
+        for name in (
+            "via",
+            "x-powered-by",
+            "set-cookie",
+            "alt-svc",
+            "x-ratelimit-limit-requests",
+            "openai-organization",
+        ):
+            self.send_header(name, "inner")
         self.end_headers()
         self.wfile.write(answer)
+
+    def _stream(self, pieces: int, pause_ms: int) -> None:
+        """A long answer in chunks."""
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(pieces):
+            self.wfile.write(b"8\r\npiece%03d\r\n" % number)
+            time.sleep(pause_ms / 1000)
+        self.wfile.write(b"0\r\n\r\n")
 
     def do_GET(self) -> None:
         """Health."""
