@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
+import socket
 import ssl
 import subprocess
 import threading
@@ -47,15 +49,19 @@ class Live:
         kept = [line for line in text.splitlines() if line.strip() not in ("user haproxy", "group haproxy")]
         self.config = directory / "haproxy.cfg"
         self.config.write_text("\n".join(kept) + "\n")
-        self.process = subprocess.Popen(
-            ["haproxy", "-W", "-f", str(self.config)], stderr=(directory / "haproxy.log").open("wb")
-        )
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(directory / "notify"))
+        self.notified.settimeout(20)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(directory / "notify")}
+        command = ["haproxy", "-Ws", "-f", str(self.config)]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+        self.wait_until_told()
         wait_for(self.port)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
         for _ in range(200):
-            if self.says("/ready") == 200 and self.loaded():
+            if self.says("/ready") == 200:
                 return
             time.sleep(0.05)
         raise AssertionError("the edge never called itself ready")
@@ -70,19 +76,15 @@ class Live:
         finally:
             connection.close()
 
-    def loaded(self) -> int:
-        """How often the master has said that a configuration is in force."""
-        return (self.directory / "haproxy.log").read_bytes().count(b"Loading success")
+    def wait_until_told(self) -> None:
+        """What systemd waits for at a start and at a reload: the master itself says READY."""
+        while b"READY=1" not in self.notified.recv(4096):
+            continue
 
     def reload(self) -> None:
-        """Reload and wait for the master to say so; a gateway's systemd waits for the same."""
-        before = self.loaded()
+        """Reload as systemd does."""
         self.process.send_signal(signal.SIGUSR2)
-        for _ in range(400):
-            if self.loaded() > before:
-                return
-            time.sleep(0.05)
-        raise AssertionError("the reload never ended")
+        self.wait_until_told()
 
     def connect(self, certificate: Path) -> http.client.HTTPSConnection:
         context = ssl.create_default_context(cafile=str(self.ca.path))
@@ -107,6 +109,7 @@ class Live:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
             self.process.kill()
+        self.notified.close()
         self.router.shutdown()
 
 

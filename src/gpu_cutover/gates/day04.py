@@ -49,7 +49,7 @@ def _one_holder(plan: Plan, readings: Readings) -> list[Check]:
         equals("address.holders", len(holders) if known else None, 1, "gateways", CONTRACT,
                f"one gateway holds the shared address ({', '.join(holders) or 'none'})", None, why),
         equals("address.answers", reached, True, "", CONTRACT,
-               f"the synthetic tenant reaches a router through it (answered {', '.join(sorted(answered)) or 'nothing'})",
+               f"the synthetic tenant reaches a router there (answered {', '.join(sorted(answered)) or 'nothing'})",
                None, why),
     ]  # fmt: skip
 
