@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import time
@@ -14,7 +15,6 @@ from .conftest import COMMAND, ROOT, RehearsedSite
 pytestmark = [pytest.mark.twin, pytest.mark.timeout(900)]
 GATEWAYS = ("gw1", "gw2")
 GAP_MAX_S = 2.5  # about 1 s on an idle machine (adverts of 0.3 s); a rehearsal's two cores are shared by seven hosts
-PERIOD_S = 0.02
 # A new connection each time, as a clinic makes one after a failure. The body is empty: whatever answers it (not a
 # request, 400) stands behind the edge.
 PROBER = (
@@ -33,7 +33,7 @@ while time.time() < ends:
     except (OSError, http.client.HTTPException):
         status = 0
     print(json.dumps([began, time.time(), status]), flush=True)
-    time.sleep(max(0.0, %s - (time.time() - began)))
+    time.sleep(max(0.0, 0.02 - (time.time() - began)))
 """
     % PERIOD_S
 )
@@ -87,7 +87,7 @@ class Prober:
         out, _ = self._process.communicate(timeout=120)
         ends = [json.loads(line)[1] for line in out.splitlines() if json.loads(line)[2]]
         assert len(ends) > 50, out[-500:]
-        return max(later - earlier for earlier, later in zip(ends, ends[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(ends))
 
 
 @pytest.fixture
