@@ -17,8 +17,7 @@ GATEWAYS = ("gw1", "gw2")
 GAP_MAX_S = 2.5  # about 1 s on an idle machine (adverts of 0.3 s); a rehearsal's two cores are shared by seven hosts
 # A new connection each time, as a clinic makes one after a failure. The body is empty: whatever answers it (not a
 # request, 400) stands behind the edge.
-PROBER = (
-    """
+PROBER = """
 import http.client, json, ssl, sys, time
 context = ssl.create_default_context(cafile="/etc/twin/pki/ca.pem")
 context.load_cert_chain("/etc/twin/pki/drill.crt", "/etc/twin/pki/drill.key")
@@ -35,8 +34,6 @@ while time.time() < ends:
     print(json.dumps([began, time.time(), status]), flush=True)
     time.sleep(max(0.0, 0.02 - (time.time() - began)))
 """
-    % PERIOD_S
-)
 
 
 def inside(site: RehearsedSite, host: str, *command: str) -> str:
