@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from gpu_cutover.site import load_site
+
 from .conftest import COMMAND, ROOT, RehearsedSite
 
 pytestmark = [pytest.mark.twin, pytest.mark.timeout(900)]
@@ -42,9 +44,7 @@ def inside(site: RehearsedSite, host: str, *command: str) -> str:
 
 
 def holder(site: RehearsedSite) -> str:
-    shared = json.loads(site.run("site", "check", "-i", str(site.directory), "--json").stdout)["edge"][
-        "virtual_address"
-    ]
+    shared = load_site(site.directory).spec.network.virtual_address
     held = [name for name in GATEWAYS if f" {shared}/" in inside(site, name, "ip", "-4", "address")]
     assert len(held) == 1, held
     return held[0]
