@@ -31,7 +31,7 @@ class Live:
         self.port, self.metrics = free_port(), free_port()
         self.server = directory / "server.pem"
         self.server.write_bytes(self.ca.issue("edge.test").read_bytes())
-        self.router = serve("hybrid")
+        self.router, self.provider = serve("hybrid"), serve("provider")
         pool = {"address": f"127.0.0.1:{self.router.server_port}", "health_port": self.router.server_port}
         text = render(
             {
@@ -44,6 +44,7 @@ class Live:
                 "edge_tenants": [{"name": "doc-zam", "cn": TENANT, "pool": "hybrid"}],
                 "edge_routes": [{"name": "chat", "path": "/chat", "body_limit_mb": 1}],
                 "edge_pools": {"hybrid": pool, "sealed": pool},
+                "edge_providers": {"cloud": {"address": f"127.0.0.1:{self.provider.server_port}", "path": "/health"}},
             }
         )
         kept = [line for line in text.splitlines() if line.strip() not in ("user haproxy", "group haproxy")]
@@ -111,6 +112,7 @@ class Live:
             self.process.kill()
         self.notified.close()
         self.router.shutdown()
+        self.provider.shutdown()
 
 
 @pytest.fixture
@@ -227,10 +229,12 @@ def test_both_of_a_tenants_certificates_count_while_it_changes_over(live: Live) 
     assert [live.ask(old), live.ask(new)] == [200, 200]
 
 
-def test_an_edge_without_routers_is_alive_and_not_ready(live: Live) -> None:
+@pytest.mark.parametrize("missing", ["router", "provider"])
+def test_an_edge_without_what_it_needs_is_alive_and_not_ready(live: Live, missing: str) -> None:
     assert (live.says("/alive"), live.says("/ready")) == (200, 200)
-    live.router.shutdown()
-    live.router.server_close()
+    gone = getattr(live, missing)
+    gone.shutdown()
+    gone.server_close()
     for _ in range(200):
         if live.says("/ready") == 503:
             break
