@@ -79,6 +79,10 @@ edge:
   description: C({route: {ok, status, ms, served_by, model, error}}) of the questions through the edge.
   type: dict
   returned: always
+reading:
+  description: C(edge) for a gate.
+  type: dict
+  returned: always
 ready:
   description: Routes whose leg answered.
   type: list
@@ -92,7 +96,14 @@ def _table(module: AnsibleModule) -> Table:
         table: Table = files.read_table(Path(module.params["tables"]) / "hybrid.json")
     except InputError as error:
         if module.check_mode:
-            module.exit_json(changed=False, legs={}, edge={}, ready=[], msg=f"not installed yet: {error}")
+            module.exit_json(
+                changed=False,
+                legs={},
+                edge={},
+                ready=[],
+                reading={"error": "not installed yet"},
+                msg=f"not installed yet: {error}",
+            )
         module.fail_json(msg=str(error))
     return table
 
@@ -173,7 +184,7 @@ def main() -> None:
     if silent and module.params["must_answer"] and not module.check_mode:
         module.fail_json(msg="not ready: " + "; ".join(silent), legs=legs, edge=edge)
     ready = [route for route, one in legs.items() if one["ok"]]
-    module.exit_json(changed=False, legs=legs, edge=edge, ready=ready)
+    module.exit_json(changed=False, legs=legs, edge=edge, ready=ready, reading={"edge": edge})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.gpu_cutover.gates import day08
+from ansible.module_utils.gpu_cutover.peers import told
 from ansible.module_utils.gpu_cutover.router import probing, reporting
 
 DOCUMENTATION = r"""
@@ -132,7 +133,12 @@ def _look(module: AnsibleModule, since: float) -> dict[str, Any]:
 
 
 def _enough(reading: dict[str, Any], minimums: dict[str, Any]) -> bool:
-    return all(reading["routes"].get(route, {}).get("n", 0) >= int(count) for route, count in minimums.items())
+    """Clinics talk to one gateway at a time: what the others compared counts."""
+    elsewhere = told.compared_elsewhere(told.peers())
+    return all(
+        reading["routes"].get(route, {}).get("n", 0) + elsewhere.get(route, 0) >= int(count)
+        for route, count in minimums.items()
+    )
 
 
 def _attachment(module: AnsibleModule, reading: dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +180,9 @@ def main() -> None:
         time.sleep(1.0)
         reading = _look(module, since)
     enough = module.check_mode or _enough(reading, module.params["minimums"])
-    reading["attachment"] = _attachment(module, reading)
+    seen = any(summary["n"] for summary in reading["routes"].values())
+    if seen or not told.peers():  # a gateway that no clinic talked to has nothing to show
+        reading["attachment"] = _attachment(module, reading)
     module.exit_json(changed=began, enough=enough, reading=reading)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ options:
     description: >-
       C({edge: {port, ca, certificate, tenant_cn, path}, litellm: {name: health URL}, cloud_litellm: URL, cloud_url,
       sealed_units: {unit: user}, open_user, sealed_configs: {name: path}, engine_addresses, forbidden_key_file,
-      units: [...]}). Empty on a GPU host.
+      units: [...], virtual_address: the address that gateways share, or empty}). Empty on a GPU host.
     type: dict
     default: {}
   bundle:
@@ -129,6 +130,26 @@ def _configs(gateway: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
+def _certificate_days(address: str, edge: dict[str, Any]) -> float | None:
+    days: float | None = facts.certificate_days(address, edge["port"], edge["ca"], edge["certificate"], time.time())
+    return days
+
+
+def _shared(gateway: dict[str, Any], bound: float) -> dict[str, Any]:
+    """The address that gateways share, where they do."""
+    shared, edge = gateway.get("virtual_address"), gateway["edge"]
+    if not shared:
+        return {}
+
+    def ask() -> int | str:
+        answer: int | str = facts.edge_answer(
+            shared, edge["port"], edge["ca"], edge["certificate"], "POST", edge["path"]
+        )
+        return answer
+
+    return {"virtual_address": facts.shared_address(shared, ask, bound)}
+
+
 def _gateway(params: dict[str, Any]) -> dict[str, Any]:
     gateway = params["gateway"]
     litellm = {
@@ -143,6 +164,8 @@ def _gateway(params: dict[str, Any]) -> dict[str, Any]:
     return {
         "litellm": {name: entry["error"] or "ready" for name, entry in litellm.items()},
         "edge": facts.edge(params["address"], **gateway["edge"]),
+        "certificate_days": _certificate_days(params["address"], gateway["edge"]),
+        **_shared(gateway, params["bound"]),
         "sealed": _sealed(gateway, found, cloud_port),
         "configs": _configs(gateway),
         # The same attempt by the one user that may: a probe that can only say no would prove nothing.

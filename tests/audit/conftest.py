@@ -82,9 +82,4 @@ def site(tmp_path: Path) -> AuditedSite:
             "audit_keys": str(found.folder(host) / "keys"),
         }
     (directory / "hosts.yml").write_text(yaml.safe_dump(hosts))
-    cabling = directory / "records" / "cabling.yml"
-    drawing = yaml.safe_load(cabling.read_text())
-    (cable,) = (link for link in drawing["links"] if link["host"] == "gw1")
-    drawing["links"].append({**cable, "host": "gw2", "switch_port": "gw2"})
-    cabling.write_text(yaml.safe_dump(drawing))
     return found

@@ -14,6 +14,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     directory = tmp_path_factory.mktemp("edge")
     ca, foreign = Authority("site-ca", directory), Authority("foreign-ca", directory)
     servers = {pool: serve(pool) for pool in ("hybrid", "sealed")}
+    peers = serve("peers")
     port, metrics_port = free_port(), free_port()
     text = render(
         {
@@ -21,6 +22,9 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
             "edge_metrics_bind": f"127.0.0.1:{metrics_port}",
             "edge_certificate": str(ca.issue("edge.test")),
             "edge_client_ca": str(ca.path),
+            "edge_revoked": str(ca.list_revoked()),
+            "edge_peers": ["gw2.clinic.test"],
+            "edge_peers_address": f"127.0.0.1:{peers.server_port}",
             "edge_admin_socket": str(directory / "admin.sock"),
             "edge_tenants": [
                 {"name": "doc-zam", "cn": "doc-zam.clinic.test", "pool": "hybrid"},
@@ -47,5 +51,5 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     finally:
         process.terminate()
         process.wait(10)
-        for server in servers.values():
+        for server in (peers, *servers.values()):
             server.shutdown()

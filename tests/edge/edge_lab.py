@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,23 @@ class Authority:
         )
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
+    def list_revoked(self, certificates: Iterable[Path] = ()) -> Path:
+        """The list of revoked certificates (PEM files of `issue`), written whole."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.subject)
+            .last_update(now)
+            .next_update(now + datetime.timedelta(days=1))
+        )
+        for path in certificates:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            builder = builder.add_revoked_certificate(one.build())
+        path = self.directory / f"{self.name}-revoked.pem"
+        path.write_bytes(builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return path
+
     def issue(self, name: str) -> Path:
         """One PEM with certificate and key for the common name."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -77,14 +95,37 @@ class Recorder(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Tell what came."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if b'"pieces"' in body:
+            self._stream(**json.loads(body))
+            return
         told = {"pool": self.pool, "headers": {k.lower(): v for k, v in self.headers.items()}, "bytes": len(body)}
         answer = json.dumps(told).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(answer)))
         self.send_header("x-litellm-model-api-base", "http://10.0.0.1")
         self.send_header("llm_provider-x", "y")
+        self.send_header("x-served-by", "onprem")
+        for name in (
+            "via",
+            "x-powered-by",
+            "set-cookie",
+            "alt-svc",
+            "x-ratelimit-limit-requests",
+            "openai-organization",
+        ):
+            self.send_header(name, "inner")
         self.end_headers()
         self.wfile.write(answer)
+
+    def _stream(self, pieces: int, pause_ms: int) -> None:
+        """A long answer in chunks."""
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(pieces):
+            self.wfile.write(b"8\r\npiece%03d\r\n" % number)
+            time.sleep(pause_ms / 1000)
+        self.wfile.write(b"0\r\n\r\n")
 
     def do_GET(self) -> None:
         """Health."""

@@ -52,6 +52,7 @@ READINGS: dict[str, Any] = {
         },
         "gw1": {
             "bundle": "b" * 64,
+            "certificate_days": 396.9,
             "edge": {
                 "good": 503,
                 "no_certificate": "refused",
@@ -154,3 +155,42 @@ def test_a_gpu_promised_twice_is_found() -> None:
     assert memory_share(plan["placements"]["healthy"])[3] == pytest.approx(1.12)
     plan["engines"]["second"] = {"unit": "vllm@second.service", "engine": "vllm"}
     assert "placement.healthy.fits" in judged((), None, plan)[1]
+
+
+def two_gateways(**second: Any) -> tuple[Verdict, list[str]]:
+    """A second gateway like the first; what differs there is given."""
+    plan = {**PLAN, "hosts": {**PLAN["hosts"], "gateway": ["gw1", "gw2"]}}
+    readings = copy.deepcopy(READINGS)
+    readings["stack"]["gw1"]["virtual_address"] = {"answered": 503, "held": True}
+    readings["stack"]["gw2"] = {
+        **copy.deepcopy(READINGS["stack"]["gw1"]),
+        "virtual_address": {"answered": 503, "held": False},
+        **second,
+    }
+    readings["router"]["gw2"] = readings["router"]["gw1"]
+    found = checks(plan, readings)
+    return verdict_of(found), [check.id for check in found if check.status != "pass"]
+
+
+def test_two_gateways_of_which_one_holds_the_address_are_promoted() -> None:
+    assert two_gateways() == (Verdict.PROMOTE, [])
+
+
+@pytest.mark.parametrize(
+    ("second", "verdict", "ids"),
+    [
+        ({"answered": 503, "held": True}, "fail", ["address.holders"]),
+        ({"answered": "unreachable: no route", "held": False}, "fail", ["address.answers"]),
+        ({"answered": "no router", "held": False}, "fail", ["address.answers"]),
+        ({"answered": 503, "error": "ip is missing"}, "hold", ["address.holders"]),
+        ({}, "hold", ["address.holders"]),
+    ],
+)
+def test_an_address_that_nobody_or_everybody_holds_is_no_address(
+    second: dict[str, Any], verdict: str, ids: list[str]
+) -> None:
+    assert two_gateways(virtual_address=second) == (Verdict(verdict), ids)
+
+
+def test_a_certificate_that_ends_soon_fails_the_day() -> None:
+    assert judged(("stack", "gw1", "certificate_days"), 20.0) == (Verdict.FAIL, ["edge.certificate_days"])

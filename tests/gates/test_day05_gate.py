@@ -44,6 +44,7 @@ READINGS: dict[str, Any] = {
             "models": {"bge-m3": {"revision": REVISION, "files": 4, "bytes": 400, "verified": 4}},
         }
     },
+    "doors": {"gw1": {"edge": {"chat": {"ok": True}, "embed": {"ok": True}}}},
     "smoke": {
         "gw1": {
             "workloads": {"chat": GOOD, "soap": GOOD, "embed": GOOD},
@@ -125,3 +126,13 @@ def test_what_falls_short_or_is_missing_is_found(
 ) -> None:
     got, ids, _ = judged(path, value)
     assert (got, check in ids) == (verdict, True), ids
+
+
+def test_the_benchmark_runs_once_and_every_gateway_answers_every_route_alone() -> None:
+    plan = {**PLAN, "hosts": {**PLAN["hosts"], "gateway": ["gw1", "gw2"]}}
+    readings = copy.deepcopy(READINGS)
+    readings["doors"]["gw2"] = {"edge": {"chat": {"ok": True}, "embed": {"ok": False, "error": "answered 503"}}}
+    failed = [(check.id, check.host) for check in checks(plan, readings) if check.status != "pass"]
+    assert failed == [("door.embed", "gw2")]
+    del readings["doors"]["gw2"]
+    assert verdict_of(checks(plan, readings)) is Verdict.HOLD

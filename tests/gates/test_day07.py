@@ -38,6 +38,7 @@ def good() -> dict[str, Any]:
                 "rules": list(day07.RULES),
                 "rules_broken": [],
                 "alertmanagers": ["x"],
+                "certificate_days": 396.0,
             }
         },
         "recovery": {"gpu1": {"drills": {"engine": drill(), "guard": drill()}}, "gw1": {"drills": {"router": drill()}}},

@@ -118,3 +118,61 @@ def test_no_readings_hold(day: int) -> None:
 )
 def test_what_holds_and_what_fails(day: int, path: str, value: Any, expected: Verdict) -> None:
     assert verdict(day, path, value) is expected
+
+
+TWO = {**PLAN, "hosts": {"gateway": ["gw1", "gw2"]}}
+
+
+def two(day: int, **second: Any) -> tuple[Verdict, list[str]]:
+    """A second gateway that no clinic talked to; `second` says what it tells otherwise, by subject."""
+    readings = copy.deepcopy(READINGS)
+    readings["mirror"]["gw2"] = {
+        "routes": {route: {"n": 0, "scores": [], "critical": {}} for route in ROUTES},
+        "latency": {},
+        "coverage": {"eligible": 0, "compared": 0, "share": None},
+    }
+    readings["mirror"]["gw1"]["coverage"] = {"eligible": 100, "compared": 99, "share": 0.99}
+    quiet = {"verdict": "clean", "reason": "", "requests": 0, "errors": 0, "error_rate": None}
+    readings["routes"]["gw2"] = {**readings["routes"]["gw1"], "watches": {"zam": quiet, "amanah": quiet}}
+    readings["drill"]["gw2"], readings["router"]["gw2"] = readings["drill"]["gw1"], readings["router"]["gw1"]
+    for subject, reading in second.items():
+        if reading is None:
+            del readings[subject]["gw2"]
+        else:
+            readings[subject]["gw2"] = {**readings[subject]["gw2"], **reading}
+    found = DAYS[day].checks(TWO, readings)
+    return verdict_of(found), [check.id for check in found if check.status != "pass"]
+
+
+@pytest.mark.parametrize("day", DAYS)
+def test_a_gateway_that_no_clinic_talked_to_holds_nothing_up(day: int) -> None:
+    assert two(day) == (Verdict.PROMOTE, [])
+
+
+def test_what_two_gateways_compared_counts_together() -> None:
+    split = {"routes": {route: {"n": 4, "scores": [1.0] * 4, "critical": {}} for route in ROUTES}}
+    assert two(8, mirror=split)[0] is Verdict.PROMOTE
+    harm = {"routes": {"chat": {"n": 1, "scores": [1.0], "critical": {"a dose differs": 1}}}}
+    assert two(8, mirror=harm) == (Verdict.FAIL, ["mirror.chat.critical"])
+    missed = {"coverage": {"eligible": 100, "compared": 80, "share": 0.8}}
+    assert two(8, mirror=missed) == (Verdict.FAIL, ["mirror.coverage"])
+    slow = {"latency": {"soap": {"p95_s": 46.0, "first_byte_p95_s": 1.0}}}
+    assert two(8, mirror=slow) == (Verdict.FAIL, ["mirror.soap_own_length"])
+
+
+@pytest.mark.parametrize("day", [8, 9, 10])
+def test_a_gateway_that_cannot_be_read_holds_the_day(day: int) -> None:
+    subject = {8: "mirror", 9: "routes", 10: "routes"}[day]
+    assert two(day, **{subject: None})[0] is Verdict.HOLD
+
+
+def test_a_gateway_whose_table_says_otherwise_fails_the_day() -> None:
+    behind = {"states": {name: {"chat": "cloud"} for name in ("zam", "amanah")}}
+    assert two(9, routes=behind) == (Verdict.FAIL, ["routes.zam"])
+
+
+def test_watches_are_one_watch() -> None:
+    few = {"verdict": "clean", "reason": "", "requests": 4, "errors": 0, "error_rate": 0.0}
+    assert two(9, routes={"watches": {"zam": {**few, "verdict": "rolled_back"}}})[0] is Verdict.FAIL
+    assert two(9, routes={"watches": {"zam": {**few, "errors": 4}}}) == (Verdict.FAIL, ["watch.zam.error_rate"])
+    assert two(9, routes={"watches": {}})[0] is Verdict.HOLD

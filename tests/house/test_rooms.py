@@ -25,6 +25,7 @@ FLOOR = {
     "stack": 2,
     "router": 3,
     "watch": 3,
+    "peers": 3,
     "guard": 3,
     "burn_in": 3,
     "runs": 4,

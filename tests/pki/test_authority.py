@@ -8,18 +8,38 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from gpu_cutover.errors import InputError
-from gpu_cutover.pki.authority import LEAF_LIFE, Leaf, ensure
+from gpu_cutover.pki.authority import LEAF_LIFE, Leaf, Wishes
+from gpu_cutover.pki.authority import ensure as ensure_all
 
 NOW = datetime(2026, 12, 27, tzinfo=UTC)
 SERVER = Leaf("edge.clinic.test", ("edge.clinic.test", "10.87.0.11"))
 TENANTS = {"doc-zam": "doc-zam.clinic.test", "drill": "drill.clinic.test"}
 
 
+def ensure(
+    directory: Path, site: str, server: Leaf, tenants: dict[str, str], now: datetime, write: bool = True
+) -> list[str]:
+    return ensure_all(directory, site, server, tenants, now, write).written
+
+
+def wish(directory: Path, **wishes: tuple[str, ...]) -> list[str]:
+    return ensure_all(directory, "twin", SERVER, TENANTS, NOW, wishes=Wishes(**wishes)).written
+
+
+def serial(directory: Path, tenant: str = "doc-zam") -> int:
+    return x509.load_pem_x509_certificate((directory / "tenants" / f"{tenant}.crt").read_bytes()).serial_number
+
+
+def revoked(directory: Path) -> set[int]:
+    return {one.serial_number for one in x509.load_pem_x509_crl((directory / "revoked.pem").read_bytes())}
+
+
 def test_everything_is_made_once_and_a_second_run_changes_nothing(tmp_path: Path) -> None:
     first = ensure(tmp_path, "twin", SERVER, TENANTS, NOW)
-    assert first == ["ca.pem", "ca.key", "server.pem", "tenants/doc-zam.crt", "tenants/drill.crt"]
+    assert first == ["ca.pem", "ca.key", "server.pem", "tenants/doc-zam.crt", "tenants/drill.crt", "revoked.pem"]
     assert ensure(tmp_path, "twin", SERVER, TENANTS, NOW) == []
 
 
@@ -85,3 +105,67 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> st
                 continue
     certificate = theirs.getpeercert() or {}
     return next(value for pairs in certificate["subject"] for key, value in pairs if key == "commonName")
+
+
+def test_a_rotated_certificate_counts_beside_the_new_one_until_it_is_retired(tmp_path: Path) -> None:
+    wish(tmp_path)
+    old = serial(tmp_path)
+    assert wish(tmp_path, rotate=("doc-zam",)) == ["tenants/doc-zam.crt"]
+    assert serial(tmp_path) != old
+    assert revoked(tmp_path) == set()
+    assert wish(tmp_path, retire=("doc-zam",)) == ["revoked.pem"]
+    assert revoked(tmp_path) == {old}
+    assert wish(tmp_path, retire=("doc-zam",)) == []
+
+
+def test_a_revoked_tenant_gets_no_new_certificate_by_itself(tmp_path: Path) -> None:
+    wish(tmp_path)
+    lost = serial(tmp_path)
+    assert wish(tmp_path, revoke=("doc-zam",)) == ["revoked.pem"]
+    assert revoked(tmp_path) == {lost}
+    assert wish(tmp_path) == []
+    assert serial(tmp_path) == lost
+
+
+def test_a_stolen_certificate_is_replaced_and_revoked_in_one_go(tmp_path: Path) -> None:
+    wish(tmp_path)
+    stolen = serial(tmp_path)
+    assert wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",)) == ["tenants/doc-zam.crt", "revoked.pem"]
+    assert revoked(tmp_path) == {stolen}
+    assert serial(tmp_path) != stolen
+
+
+def test_certificates_from_before_the_register_can_be_revoked(tmp_path: Path) -> None:
+    wish(tmp_path)
+    old = serial(tmp_path)
+    for name in ("issued.json", "revoked.pem"):
+        (tmp_path / name).unlink()
+    wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",))
+    assert revoked(tmp_path) == {old}
+
+
+def test_a_lost_list_is_made_again_from_the_register(tmp_path: Path) -> None:
+    wish(tmp_path)
+    wish(tmp_path, revoke=("drill",))
+    (tmp_path / "revoked.pem").unlink()
+    assert wish(tmp_path) == ["revoked.pem"]
+    assert revoked(tmp_path) == {serial(tmp_path, "drill")}
+
+
+def test_the_list_lives_as_long_as_the_authority(tmp_path: Path) -> None:
+    wish(tmp_path)
+    listed = x509.load_pem_x509_crl((tmp_path / "revoked.pem").read_bytes())
+    authority = x509.load_pem_x509_certificate((tmp_path / "ca.pem").read_bytes())
+    assert listed.next_update_utc == authority.not_valid_after_utc
+
+
+def test_the_end_of_every_current_certificate_is_told(tmp_path: Path) -> None:
+    made = ensure_all(tmp_path, "twin", SERVER, TENANTS, NOW, gateways={"gw1": "gw1.clinic.test"})
+    assert set(made.ends) == {"ca.pem", "server.pem", "tenants/doc-zam.crt", "tenants/drill.crt", "gateways/gw1.crt"}
+    assert made.ends["server.pem"] == int((NOW + LEAF_LIFE).timestamp())
+
+
+def test_a_wish_about_nobody_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        wish(tmp_path, revoke=("nobody",))
+    assert list(tmp_path.iterdir()) == []

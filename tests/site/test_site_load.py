@@ -380,6 +380,18 @@ HOSTS: list[tuple[str, Change, str, str]] = [
         "gpu1",
     ),
     (
+        "a gateway in another segment",
+        lambda d: group(d, "gateway")["hosts"].update(gw3={"ansible_host": "10.88.0.13"}),
+        "network.virtual_address",
+        "is no host's address of 10.88.0.0/24",
+    ),
+    (
+        "the shared address is somebody's own",
+        lambda d: group(d, "monitor")["hosts"]["mon1"].update(ansible_host="10.87.0.10"),
+        "network.virtual_address",
+        "is the address of mon1",
+    ),
+    (
         "two GPU hosts",
         lambda d: group(d, "gpu")["hosts"].update(gpu2={"ansible_host": "10.87.0.22"}),
         "gpu",
@@ -505,3 +517,39 @@ def test_the_page_lists_every_key() -> None:
 
         missing += [f"{name}.{key}" for key in getattr(model, name).model_fields if key not in page]
     assert missing == []
+
+
+def network(directory: Path, **values: Any) -> InputError:
+    return refusal(change_file(directory, SITE_FILE, lambda data: data["site"]["network"].update(values)))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "there are 2 gateways"),
+        ("10.87.0.300", "is not an address"),
+        ("10.87.0.11", "is the address of gw1"),
+        ("10.87.0.1", "is the address of the resolver"),
+        ("10.87.0.255", "is no host's address of 10.87.0.0/24"),
+        ("10.87.9.10", "is no host's address of 10.87.0.0/24"),
+    ],
+)
+def test_an_address_that_gateways_cannot_share_is_told(directory: Path, value: str | None, words: str) -> None:
+    error = network(directory, virtual_address=value)
+    assert error.key == "site.network.virtual_address"
+    assert words in error.problem
+
+
+def test_one_gateway_needs_no_shared_address(directory: Path) -> None:
+    change_file(directory, Path("hosts.yml"), lambda data: group(data, "gateway")["hosts"].pop("gw2"))
+    change_file(directory, Path("records/cabling.yml"), lambda data: data["links"].pop(2))
+    change_file(directory, SITE_FILE, lambda data: data["site"]["network"].pop("virtual_address"))
+    site = load_site(directory)
+    assert site.edge_address() == "10.87.0.11"
+
+
+def test_a_tenant_with_a_gateways_name_is_refused(directory: Path) -> None:
+    def rename(data: dict[str, Any]) -> None:
+        data["site"]["tenants"]["doc-zam"]["common_name"] = "gw2.clinic.test"
+
+    assert "name of a gateway" in refusal(change_file(directory, SITE_FILE, rename)).problem

@@ -31,6 +31,7 @@ TENANTS = {
 }
 SEALED = {"klinik-amanah": tenant("sensitive", chat="onprem", audio="onprem")}
 ADDRESSES = {"gw1": "127.0.0.1", "gw2": "127.0.0.2"}
+SHARED = "127.0.0.10"
 
 
 class Door(paramiko.ServerInterface):
@@ -135,6 +136,10 @@ class Site:
             "monitor": {"hosts": {"mon1": {"ansible_host": "192.0.2.31"}}},
         }
         write(self.directory / "hosts.yml", {"site_hosts": {"children": groups}})
+        declared = self.directory / "group_vars" / "all" / "site.yml"
+        site = yaml.safe_load(declared.read_text())
+        site["site"]["network"]["virtual_address"] = SHARED
+        write(declared, site)
         links = [
             {"host": name, "port": "eth0", "switch": "sw1", "switch_port": f"e{number}", "gbit_s": 25}
             for number, name in enumerate(("gpu1", "mon1", *ADDRESSES))

@@ -101,11 +101,12 @@ def test_an_inotify_limit_that_cannot_be_raised_is_said_with_the_line_that_does(
         base.allow_inotify_instances(1024, ReadOnly())  # type: ignore[arg-type]
 
 
-def test_the_twins_own_inventory_has_the_five_hosts_of_the_architecture() -> None:
+def test_the_twins_own_inventory_has_the_hosts_of_the_architecture() -> None:
     found = lab.read_hosts(ROOT / "inventory" / "twin" / "hosts.yml")
     assert {host.name: host.address for host in found.values()} == {
         "gpu1": "10.87.0.21",
         "gw1": "10.87.0.11",
+        "gw2": "10.87.0.12",
         "mon1": "10.87.0.31",
         "cloud": "10.87.0.41",
         "clinic": "10.87.0.51",
@@ -117,7 +118,7 @@ def test_the_twins_names_are_those_its_site_declares() -> None:
     twin = lab.load_lab(ROOT / "inventory" / "twin")
     declared = twin.site["network"]
     config = services.dnsmasq_config(twin).splitlines()
-    assert f"address=/{declared['edge_name']}/10.87.0.11" in config
+    assert f"host-record={declared['edge_name']},{declared['virtual_address']}" in config
     assert f"address=/{declared['bmc'].removeprefix('https://')}/10.87.0.1" in config
 
 

@@ -168,13 +168,13 @@ class Clinic:
             fresh = connection.sock is None
             try:
                 status, served_by = self._exchange(connection, path, headers, body)
-            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError):
                 connection.close()
                 if fresh:
                     raise
                 status, served_by = self._exchange(
                     connection, path, headers, body
-                )  # the edge closed an idle connection
+                )  # closed while idle, by the edge or because the address has moved to another gateway
             entry |= {"status": status, "served_by": served_by}
         except (OSError, http.client.HTTPException, ssl.SSLError) as error:
             connection_failed = getattr(self._local, "held", {}).pop((edge, tenant), None)

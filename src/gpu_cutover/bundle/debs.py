@@ -14,8 +14,8 @@ from ..errors import InputError
 
 # What the roles install from the distribution. The image's own packages are subtracted by apt.
 PACKAGES = (
-    "ca-certificates", "chrony", "ethtool", "haproxy", "jq", "libpython3.11", "lldpd", "netplan.io", "nftables",
-    "prometheus", "prometheus-alertmanager", "prometheus-node-exporter", "python3-yaml", "zstd",
+    "ca-certificates", "chrony", "ethtool", "haproxy", "jq", "keepalived", "libpython3.11", "lldpd", "netplan.io",
+    "nftables", "prometheus", "prometheus-alertmanager", "prometheus-node-exporter", "python3-yaml", "zstd",
 )  # fmt: skip
 _TIMEOUT_S = 1800
 

@@ -188,6 +188,18 @@ def reading_of(readings: Mapping[str, Any], subject: str, host: str) -> tuple[Ma
     return reading, ""
 
 
+def first_reading(
+    readings: Mapping[str, Any], subject: str, hosts: Iterable[str]
+) -> tuple[str | None, Mapping[str, Any], str]:
+    """(host, reading, why it is missing) of a subject that is read once, on whichever of the hosts."""
+    host, why = None, f"no reading of {subject}"
+    for host in hosts:
+        reading, why = reading_of(readings, subject, host)
+        if reading:
+            return host, reading, ""
+    return host, {}, why
+
+
 def _bounded(
     id: str,
     figure: object,

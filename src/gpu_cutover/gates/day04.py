@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from .check import Check, at_most, equals, reading_of, unproven
+from .check import Check, at_least, at_most, equals, reading_of, unproven
 
 Plan = Mapping[str, Any]
 Readings = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -16,6 +16,8 @@ MEMORY_SOURCE = "vLLM's default of gpu_memory_utilization: what it leaves is nee
 PLAN = "site_plan"
 CONTRACT = "docs/architecture.md, section 5"
 SEAL = "design: a sensitive tenant never reaches the cloud"
+CERTIFICATE_DAYS_MIN = 21
+RENEWAL = "role site_pki renews 30 days before the end; the alarm rings at 21"
 _FRACTION = re.compile(r"--gpu-memory-utilization (\d+(?:\.\d+)?)")
 
 
@@ -27,7 +29,29 @@ def checks(plan: Plan, readings: Readings) -> list[Check]:
     for host in plan["hosts"]["gateway"]:
         found += _gateway(host, *reading_of(readings, "stack", host))
         found += _routers(plan, host, *reading_of(readings, "router", host))
+    found += _one_holder(plan, readings)
     return [*found, _one_bundle(readings.get("stack", {}))]
+
+
+def _one_holder(plan: Plan, readings: Readings) -> list[Check]:
+    """Clinics reach exactly one gateway at the address they share."""
+    told = {
+        host: reading_of(readings, "stack", host)[0].get("virtual_address") or {} for host in plan["hosts"]["gateway"]
+    }
+    if len(told) == 1 and not any(told.values()):
+        return []  # one gateway, and no address to share
+    holders = sorted(host for host, one in told.items() if one.get("held"))
+    known = all("held" in one for one in told.values())
+    why = next((str(one["error"]) for one in told.values() if "error" in one), "a gateway was not read")
+    answered = {str(one.get("answered")) for one in told.values() if "answered" in one}
+    reached = None if not answered else all(one.isdigit() and int(one) not in EDGE_REFUSALS for one in answered)
+    return [
+        equals("address.holders", len(holders) if known else None, 1, "gateways", CONTRACT,
+               f"one gateway holds the shared address ({', '.join(holders) or 'none'})", None, why),
+        equals("address.answers", reached, True, "", CONTRACT,
+               f"the synthetic tenant reaches a router there (answered {', '.join(sorted(answered)) or 'nothing'})",
+               None, why),
+    ]  # fmt: skip
 
 
 def memory_share(placement: Mapping[str, Any]) -> dict[int, float]:
@@ -121,8 +145,11 @@ def _edge(host: str, reading: Mapping[str, Any]) -> list[Check]:
     # The probe's body is empty: off (503), "not a request" (400) and an engine's 422 all come from behind the edge.
     reached = None if _answered(good) is None else str(good).isdigit() and good not in EDGE_REFUSALS
     sentence = f"the synthetic tenant reaches its router (answered {good})"
+    days = at_least("edge.certificate_days", reading.get("certificate_days"), CERTIFICATE_DAYS_MIN, "days", RENEWAL,
+                    "the certificate that the edge shows is good for a while", host, why)  # fmt: skip
     return [
         *found,
+        days,
         equals("edge.reaches_router", reached, True, "", CONTRACT, sentence, host, why or _unreachable(good)),
     ]
 

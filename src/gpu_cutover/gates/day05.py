@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .check import Check, at_least, at_most, equals, reading_of, unproven
+from .check import Check, at_least, at_most, equals, first_reading, reading_of, unproven
 
 Plan = Mapping[str, Any]
 Readings = Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -13,18 +13,32 @@ Readings = Mapping[str, Mapping[str, Mapping[str, Any]]]
 LOCK = "records/models.lock.json"
 MINIMUM = "site.gates.smoke_requests_min"
 TARGETS = "site.targets"
+CONTRACT = "either gateway serves everything"
 # Judged elsewhere: availability needs days of traffic, not a benchmark.
 NOT_HERE = frozenset({"availability"})
 
 
 def checks(plan: Plan, readings: Readings) -> list[Check]:
-    """All checks of day 5. `readings`: `models` of GPU hosts, `smoke` of gateways."""
+    """All checks of day 5. `readings`: `models` of GPU hosts, `doors` of gateways, `smoke` of one of them."""
     found: list[Check] = []
     for host in plan["hosts"]["gpu"]:
         found += _models(plan, host, *reading_of(readings, "models", host))
+    where, smoke, why = first_reading(readings, "smoke", plan["hosts"]["gateway"])
+    found += _smoke(plan, where, smoke, why)
     for host in plan["hosts"]["gateway"]:
-        found += _smoke(plan, host, *reading_of(readings, "smoke", host))
+        found += _doors(plan, host, *reading_of(readings, "doors", host))
     return found
+
+
+def _doors(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+    """Any gateway alone serves everything: each route answered through its own edge."""
+    asked = reading.get("edge", {})
+    return [
+        equals(f"door.{route}", asked.get(route, {}).get("ok"), True, "", CONTRACT,
+               f"{route}: a question to this gateway alone was answered", host,
+               why or str(asked.get(route, {}).get("error", "")))
+        for route in sorted(plan["placements"]["healthy"]["routes"])
+    ]  # fmt: skip
 
 
 def _models(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
@@ -48,7 +62,7 @@ def _models(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list
     return found
 
 
-def _smoke(plan: Plan, host: str, reading: Mapping[str, Any], why: str) -> list[Check]:
+def _smoke(plan: Plan, host: str | None, reading: Mapping[str, Any], why: str) -> list[Check]:
     found = []
     workloads = reading.get("workloads", {})
     rolled_back = reading.get("rolled_back", {})
@@ -74,7 +88,7 @@ def _workloads(plan: Plan) -> list[tuple[str, str]]:
     return [*((route, route) for route in sorted(plan["placements"]["healthy"]["routes"])), ("soap", "chat")]
 
 
-def _out_of_service(workload: str, model: str, host: str) -> Check:
+def _out_of_service(workload: str, model: str, host: str | None) -> Check:
     why = f"{model} is rolled back and the cloud answers; give it back with rollback -e model={model} -e clear=true"
     return unproven(f"smoke.{workload}.in_service", TARGETS, f"{workload}: answered by our own model", host, why)
 
@@ -84,7 +98,7 @@ def _errors(told: Mapping[str, Any]) -> str:
     return f" ({'; '.join(errors[:3])})" if errors else ""
 
 
-def _route(plan: Plan, host: str, workload: str, told: Mapping[str, Any], why: str) -> list[Check]:
+def _route(plan: Plan, host: str | None, workload: str, told: Mapping[str, Any], why: str) -> list[Check]:
     """Enough requests, none failed; the measured times stand in the sentence."""
     paces = (
         ("first token", "first_token_p50_s", "first_token_p95_s"),
@@ -102,7 +116,7 @@ def _route(plan: Plan, host: str, workload: str, told: Mapping[str, Any], why: s
     ]  # fmt: skip
 
 
-def _target(target: Mapping[str, Any], figure: object, host: str, why: str) -> Check:
+def _target(target: Mapping[str, Any], figure: object, host: str | None, why: str) -> Check:
     """Judged against the accepted figure; the plan's own, and the gap to it, always stand beside it."""
     sentence = f"{target['title']}: {_gap(target, figure)}"
     bound = at_least if target["better"] == "higher" else at_most

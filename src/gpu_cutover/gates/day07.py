@@ -7,7 +7,17 @@ from typing import Any
 
 from .check import Check, at_least, at_most, equals, reading_of, unproven
 
-RULES = ("TargetDown", "UnitRestarted", "GuardPages", "GuardBlind", "GpuDerated", "GpuMarginSmall", "EngineDown")
+RULES = (
+    "TargetDown",
+    "UnitRestarted",
+    "GuardPages",
+    "GuardBlind",
+    "GpuDerated",
+    "GpuMarginSmall",
+    "EngineDown",
+    "CertificateEnds",
+)
+CERTIFICATE_DAYS_MIN = 21
 GPU_DRILLS = ("engine", "guard")
 GATEWAY_DRILLS = ("router",)
 SITE = "site gates.recovery_max_s"
@@ -56,6 +66,16 @@ def _monitor(readings: Mapping[str, Any], host: str) -> list[Check]:
             "",
             "Prometheus",
             "every rule can be evaluated",
+            host,
+            why,
+        ),
+        at_least(
+            "monitoring.certificate_days",
+            reading.get("certificate_days"),
+            CERTIFICATE_DAYS_MIN,
+            "days",
+            "role site_pki",
+            "every certificate in use is watched, and good for a while",
             host,
             why,
         ),

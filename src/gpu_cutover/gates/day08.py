@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .check import FAIL, Check, at_least, at_most, reading_of, unproven
+from .check import FAIL, Check, at_least, at_most, first_reading, reading_of, unproven
 from .sequential import lower_bound
 
 SOURCE_MARGIN = "site.gates.mirror_margins"
@@ -46,19 +46,54 @@ def route_row(scores: Sequence[float], critical: int, margin: float, minimum: in
 
 
 def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
-    """Every check of the day, per gateway."""
+    """Every check of the day. What the gateways compared counts together: clinics talk to one of them at a time."""
+    gateways = plan["hosts"]["gateway"]
+    host = gateways[0] if len(gateways) == 1 else None
+    mirror, why = together(readings, gateways)
     found: list[Check] = []
-    for host in plan["hosts"]["gateway"]:
-        mirror, why = reading_of(readings, "mirror", host)
-        for route in plan["gates"]["mirror_margins"]:
-            found += _route(plan["gates"], route, mirror, why, host)
-        found.append(_coverage(plan["gates"], mirror, why, host))
-        found += _latency(plan, mirror, why, host)
-        found += _capacity(plan, readings, host)
+    for route in plan["gates"]["mirror_margins"]:
+        found += _route(plan["gates"], route, mirror, why, host)
+    found.append(_coverage(plan["gates"], mirror, why, host))
+    found += _latency(plan, mirror, why, host)
+    return found + _capacity(plan, readings, gateways)
+
+
+def together(readings: Mapping[str, Any], gateways: Sequence[str]) -> tuple[Mapping[str, Any], str]:
+    """(what all gateways' mirrors showed, why it is missing). One gateway that cannot be read may hide anything."""
+    parts = []
+    for host in gateways:
+        reading, why = reading_of(readings, "mirror", host)
+        if why:
+            return {}, why
+        parts.append(reading)
+    if len(parts) == 1:
+        return parts[0], ""
+    routes: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        for route, row in _mapping(part.get("routes")).items():
+            whole = routes.setdefault(route, {"scores": [], "critical": {}})
+            whole["scores"] += row.get("scores") or []
+            for kind, count in _mapping(row.get("critical")).items():
+                whole["critical"][kind] = whole["critical"].get(kind, 0) + count
+    coverages = [_mapping(part.get("coverage")) for part in parts]
+    due = sum(one.get("eligible") or 0 for one in coverages)
+    share = sum(one.get("compared") or 0 for one in coverages) / due if due else None
+    return {"routes": routes, "coverage": {"share": share}, "latency": _slowest(parts)}, ""
+
+
+def _slowest(parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The slower gateway's figures, by workload: percentiles do not add up."""
+    found: dict[str, dict[str, float]] = {}
+    for part in parts:
+        for workload, figures in _mapping(part.get("latency")).items():
+            mine = found.setdefault(workload, {})
+            for name, figure in figures.items():
+                if figure is not None:
+                    mine[name] = max(figure, mine.get(name, figure))
     return found
 
 
-def _route(gates: Mapping[str, Any], route: str, mirror: Mapping[str, Any], why: str, host: str) -> list[Check]:
+def _route(gates: Mapping[str, Any], route: str, mirror: Mapping[str, Any], why: str, host: str | None) -> list[Check]:
     row = _mapping(_mapping(mirror.get("routes")).get(route))
     margin, minimum = gates["mirror_margins"][route], gates["mirror_comparisons_min"][route]
     scores = row.get("scores") if isinstance(row.get("scores"), list) else []
@@ -85,7 +120,7 @@ def _route(gates: Mapping[str, Any], route: str, mirror: Mapping[str, Any], why:
     return [enough, bound, harm]
 
 
-def _coverage(gates: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str) -> Check:
+def _coverage(gates: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str | None) -> Check:
     share = _mapping(mirror.get("coverage")).get("share")
     sentence = "share of the clinics' requests that were compared"
     return at_least(
@@ -100,7 +135,7 @@ def _coverage(gates: Mapping[str, Any], mirror: Mapping[str, Any], why: str, hos
     )
 
 
-def _latency(plan: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str) -> list[Check]:
+def _latency(plan: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host: str | None) -> list[Check]:
     by_workload = _mapping(mirror.get("latency"))
     soap, audio = _mapping(by_workload.get("soap")), _mapping(by_workload.get("audio"))
     # Notes and recordings are as long as the clinics made them: only the first token measures a target of the plan.
@@ -119,8 +154,8 @@ def _latency(plan: Mapping[str, Any], mirror: Mapping[str, Any], why: str, host:
     ]  # fmt: skip
 
 
-def _capacity(plan: Mapping[str, Any], readings: Mapping[str, Any], host: str) -> list[Check]:
-    reading, why = reading_of(readings, "capacity", host)
+def _capacity(plan: Mapping[str, Any], readings: Mapping[str, Any], gateways: Sequence[str]) -> list[Check]:
+    host, reading, why = first_reading(readings, "capacity", gateways)
     return [
         at_least(
             f"mirror.{name}", reading.get(name), _accepted(plan, name), "sessions", "site.targets",

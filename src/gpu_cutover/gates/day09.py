@@ -16,8 +16,7 @@ def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
     for host in plan["hosts"]["gateway"]:
         found += drilled(plan, readings, host)
         found.append(placed(plan, readings, tenant, host))
-        found += watched(plan, readings, tenant, host)
-    return found
+    return found + watched(plan, readings, tenant)
 
 
 def drilled(plan: Mapping[str, Any], readings: Mapping[str, Any], host: str) -> list[Check]:

@@ -15,11 +15,11 @@ def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
     found: list[Check] = []
     for host in plan["hosts"]["gateway"]:
         found += [placed(plan, readings, name, host) for name in tenants]
-        for name in plan["cutover"]["order"]:
-            if name != plan["cutover"]["first"]:
-                found += watched(plan, readings, name, host)
         found += [_inside(readings, name, host) for name, one in tenants.items() if one["policy"] == "sensitive"]
         found.append(_sealed(readings, host))
+    for name in plan["cutover"]["order"]:
+        if name != plan["cutover"]["first"]:
+            found += watched(plan, readings, name)
     return found
 
 

@@ -1,7 +1,7 @@
 """A small certificate authority in `SITE/.state/pki`: made once, leaves renewed before they expire.
 
-Files, all 0600: `ca.pem`, `ca.key`, `server.pem` (certificate and key in one, as HAProxy reads it) and
-`tenants/<name>.{crt,key}`.
+Files, all 0600: `ca.pem`, `ca.key`, `server.pem` (certificate and key in one, as HAProxy reads it),
+`tenants/<name>.{crt,key}`, `gateways/<name>.{crt,key}`, and the register (`register`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..errors import InputError
+from . import register
 
 CA_LIFE = timedelta(days=3650)
 LEAF_LIFE = timedelta(days=397)  # the longest that TLS clients commonly accept
@@ -43,26 +45,136 @@ class Authority:
     key: ec.EllipticCurvePrivateKey
 
 
-def ensure(
-    directory: Path, site: str, server: Leaf, tenants: Mapping[str, str], now: datetime, write: bool = True
-) -> list[str]:
-    """Make what is missing or about to expire; returns the files (re)written, relative to `directory`.
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a person asked for beside what must exist. Names of tenants.
 
-    `tenants` is name → common name. With `write=False` predicts. Raises InputError when the CA's files cannot be read.
+    `rotate`: a new certificate; the old one counts until it is retired. `retire`: the old ones count no more. `revoke`:
+    none counts any more, and no new one is made before somebody asks for it.
     """
+
+    rotate: tuple[str, ...] = ()
+    retire: tuple[str, ...] = ()
+    revoke: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ensured:
+    """Files (re)written, relative to the directory, and when each current certificate ends (epoch s)."""
+
+    written: list[str]
+    ends: dict[str, int]
+
+
+def ensure(
+    directory: Path,
+    site: str,
+    server: Leaf,
+    tenants: Mapping[str, str],
+    now: datetime,
+    write: bool = True,
+    gateways: Mapping[str, str] | None = None,
+    wishes: Wishes | None = None,
+) -> Ensured:
+    """Make what is missing or about to expire, and the list of what is revoked.
+
+    `tenants` and `gateways` are name → common name. With `write=False` predicts. Raises InputError when the CA's files
+    cannot be read, or for a wish about a tenant that there is not.
+    """
+    wished = wishes or Wishes()
+    clients = _clients(tenants, gateways or {})
+    for name in (*wished.rotate, *wished.retire, *wished.revoke):
+        if name not in tenants:
+            raise InputError("certificates", name, "is not a tenant", "name one of " + ", ".join(sorted(tenants)))
     authority = _load_authority(directory)
+    fresh = [] if authority else ["ca.pem", "ca.key"]
+    rotated = {_tenant_file(name) for name in wished.rotate}
+    wanted = [
+        file
+        for file in ("server.pem", *clients)
+        if file in rotated or _is_stale(directory, file, authority, server, clients, now)
+    ]
+    if not write:
+        return Ensured([*fresh, *wanted, *_list_changes(directory, authority, wished)], {})
     if authority is None:
-        wanted = ["ca.pem", "ca.key", "server.pem", *(f"tenants/{name}.crt" for name in sorted(tenants))]
-        if not write:
-            return wanted
         authority = _new_authority(directory, site, now)
-        _write_leaves(directory, authority, server, tenants, now)
-        return wanted
-    stale = _stale(directory, authority, server, tenants, now)
-    if write:
-        chosen = {name: tenants[name] for name in tenants if f"tenants/{name}.crt" in stale}
-        _write_leaves(directory, authority, server if "server.pem" in stale else None, chosen, now)
-    return stale
+    known = register.entered(register.load(directory), _present(directory, clients))
+    for file in wanted:
+        _write_leaf(directory, authority, file, server if file == "server.pem" else Leaf(clients[file]), now)
+    present = _present(directory, clients)
+    current = {file: f"{certificate.serial_number:x}" for file, certificate in present}
+    before = {entry.serial for entry in known}
+    known = register.entered(known, present)
+    known = register.revoked(known, _no_more(known, before, current, wished), now)
+    listed = _write_register(directory, authority, known, now)
+    return Ensured([*fresh, *wanted, *listed], register.ends(known, current) | {"ca.pem": _end(authority.certificate)})
+
+
+def _tenant_file(name: str) -> str:
+    return f"tenants/{name}.crt"
+
+
+def _clients(tenants: Mapping[str, str], gateways: Mapping[str, str]) -> dict[str, str]:
+    """{file: common name} of every client certificate."""
+    return {_tenant_file(name): cn for name, cn in sorted(tenants.items())} | {
+        f"gateways/{name}.crt": cn for name, cn in sorted(gateways.items())
+    }
+
+
+def _is_stale(
+    directory: Path,
+    file: str,
+    authority: Authority | None,
+    server: Leaf,
+    clients: Mapping[str, str],
+    now: datetime,
+) -> bool:
+    if authority is None:
+        return True
+    leaf = server if file == "server.pem" else Leaf(clients[file])
+    path = directory / file
+    return not (_good(path, authority, leaf, now) and (file == "server.pem" or path.with_suffix(".key").exists()))
+
+
+def _present(directory: Path, clients: Mapping[str, str]) -> list[tuple[str, x509.Certificate]]:
+    """The certificates that lie there now."""
+    found = []
+    for file in ("server.pem", *clients):
+        with suppress(OSError, ValueError):
+            found.append((file, x509.load_pem_x509_certificate((directory / file).read_bytes())))
+    return found
+
+
+def _no_more(known: list[register.Issued], before: set[str], current: Mapping[str, str], wished: Wishes) -> list[str]:
+    """Serial numbers that are to be revoked. A certificate made in the same breath as a revocation counts."""
+    serials: list[str] = []
+    for name in (*wished.retire, *wished.revoke):
+        file = _tenant_file(name)
+        spared = current.get(file, "") if name in wished.retire or current.get(file) not in before else ""
+        serials += register.serials_of(known, file, spared)
+    return serials
+
+
+def _list_changes(directory: Path, authority: Authority | None, wished: Wishes) -> list[str]:
+    """Prediction: is the list of the revoked written?"""
+    known = register.load(directory)
+    said = authority is not None and register.says(directory / register.REVOKED, authority.certificate, known)
+    return [] if said and not (wished.retire or wished.revoke) else [register.REVOKED]
+
+
+def _write_register(directory: Path, authority: Authority, known: list[register.Issued], now: datetime) -> list[str]:
+    """The register first: a list can be made again from it."""
+    if not (directory / register.ISSUED).exists() or register.load(directory) != known:
+        _write(directory / register.ISSUED, register.as_text(known))
+    if register.says(directory / register.REVOKED, authority.certificate, known):
+        return []
+    content = register.revocation_list(authority.certificate, authority.key, known, now)
+    _write(directory / register.REVOKED, content)
+    return [register.REVOKED]
+
+
+def _end(certificate: x509.Certificate) -> int:
+    return int(certificate.not_valid_after_utc.timestamp())
 
 
 def server_pair(directory: Path, site: str, name: str, names: tuple[str, ...], now: datetime) -> tuple[Path, Path]:
@@ -78,15 +190,6 @@ def server_pair(directory: Path, site: str, name: str, names: tuple[str, ...], n
         _write(key, private)
         _write(certificate, issued)
     return certificate, key
-
-
-def _stale(directory: Path, authority: Authority, server: Leaf, tenants: Mapping[str, str], now: datetime) -> list[str]:
-    stale = [] if _good(directory / "server.pem", authority, server, now) else ["server.pem"]
-    for name, common_name in sorted(tenants.items()):
-        path = directory / "tenants" / f"{name}.crt"
-        if not (_good(path, authority, Leaf(common_name), now) and path.with_suffix(".key").exists()):
-            stale.append(f"tenants/{name}.crt")
-    return stale
 
 
 def _good(path: Path, authority: Authority, leaf: Leaf, now: datetime) -> bool:
@@ -143,16 +246,14 @@ def _new_authority(directory: Path, site: str, now: datetime) -> Authority:
     return Authority(certificate, key)
 
 
-def _write_leaves(
-    directory: Path, authority: Authority, server: Leaf | None, tenants: Mapping[str, str], now: datetime
-) -> None:
-    if server is not None:
-        certificate, key = _issue(authority, server, ExtendedKeyUsageOID.SERVER_AUTH, now)
-        _write(directory / "server.pem", certificate + key)
-    for name, common_name in tenants.items():
-        certificate, key = _issue(authority, Leaf(common_name), ExtendedKeyUsageOID.CLIENT_AUTH, now)
-        _write(directory / "tenants" / f"{name}.key", key)
-        _write(directory / "tenants" / f"{name}.crt", certificate)
+def _write_leaf(directory: Path, authority: Authority, file: str, leaf: Leaf, now: datetime) -> None:
+    if file == "server.pem":
+        certificate, key = _issue(authority, leaf, ExtendedKeyUsageOID.SERVER_AUTH, now)
+        _write(directory / file, certificate + key)
+        return
+    certificate, key = _issue(authority, leaf, ExtendedKeyUsageOID.CLIENT_AUTH, now)
+    _write((directory / file).with_suffix(".key"), key)
+    _write(directory / file, certificate)
 
 
 def _issue(authority: Authority, leaf: Leaf, usage: x509.ObjectIdentifier, now: datetime) -> tuple[bytes, bytes]:

@@ -244,6 +244,9 @@ def _tenant(site: Site, name: str) -> dict[str, Any]:
 def _edge(site: Site) -> dict[str, Any]:
     return {
         "host": site.spec.network.edge_name,
+        "address": site.edge_address(),
+        "virtual_address": site.spec.network.virtual_address,
+        "gateways": {host: rules.gateway_name(site.spec, host) for host in site.hosts["gateway"]},
         "port": EDGE_PORT,
         "tenants": [
             {"name": name, "cn": rules.common_name(site.spec, name), "pool": _pool(tenant)}
@@ -401,4 +404,9 @@ def _monitoring(site: Site, catalog: Catalog) -> dict[str, Any]:
         for pool, port in ROUTER_METRICS_PORT.items():
             scrapes.append({"job": f"router-{pool}", "host": host, "address": f"{address}:{port}"})
         scrapes.append({"job": "edge", "host": host, "address": f"{address}:{EDGE_METRICS_PORT}"})
+    shared = site.spec.network.virtual_address
+    if shared:  # whoever holds it answers; nobody holding it is an alarm of its own
+        scrapes.append(
+            {"job": "virtual-address", "host": site.spec.network.edge_name, "address": f"{shared}:{EDGE_METRICS_PORT}"}
+        )
     return {**site.spec.monitoring.model_dump(mode="json"), "scrapes": scrapes}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,13 @@ def alertmanagers(base: str) -> list[str]:
     return [str(entry["url"]) for entry in found]
 
 
+def certificate_days(base: str) -> float | None:
+    """Days until the first certificate in use ends, as Prometheus sees them; None when it sees none. Raises OSError."""
+    query = urllib.parse.quote("min(gpu_cutover_certificate_not_after_seconds) - time()")
+    found = web.get_json(f"{base}/api/v1/query?query={query}")["data"]["result"]
+    return round(float(found[0]["value"][1]) / 86400, 1) if found else None
+
+
 def _epoch(text: str) -> float:
     """Alertmanager's time (RFC 3339 with up to nine decimals) in epoch seconds."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
@@ -57,6 +65,7 @@ def reading(prometheus: str, expected: Iterable[str], wanted_rules: Iterable[str
     """The reading for the gate: expected targets that are up, down or unknown; rules; Alertmanagers. Never raises."""
     try:
         seen, loaded, senders = targets(prometheus), rules(prometheus), alertmanagers(prometheus)
+        days = certificate_days(prometheus)
     except (OSError, KeyError, TypeError, ValueError) as error:
         return {"error": f"Prometheus cannot be asked: {error}"}
     wanted = sorted(set(expected))
@@ -69,6 +78,7 @@ def reading(prometheus: str, expected: Iterable[str], wanted_rules: Iterable[str
         "rules_missing": sorted(set(wanted_rules) - loaded.keys()),
         "rules_broken": sorted(name for name, rule in loaded.items() if rule["health"] == "err"),
         "alertmanagers": senders,
+        "certificate_days": days,
     }
 
 
@@ -76,4 +86,9 @@ def complete(found: Mapping[str, Any]) -> bool:
     """Is there nothing left to wait for?"""
     if "error" in found:
         return False
-    return len(found["up"]) == len(found["expected"]) and not found["rules_missing"] and bool(found["alertmanagers"])
+    return (
+        len(found["up"]) == len(found["expected"])
+        and not found["rules_missing"]
+        and bool(found["alertmanagers"])
+        and found["certificate_days"] is not None
+    )

@@ -58,7 +58,7 @@ def installed(existing: Raw | None, planned: Raw) -> Raw:
     if existing is None:
         return copy.deepcopy(planned)
     table = copy.deepcopy(planned)
-    for kept in ("version", "changed", "reason", "models_rolled_back", "overrides"):
+    for kept in ("version", "changed", "reason", "models_rolled_back", "overrides", "models_changed"):
         if kept in existing:
             table[kept] = existing[kept]
     if existing["placement"] in table["onprem"]:
@@ -72,6 +72,34 @@ def installed(existing: Raw | None, planned: Raw) -> Raw:
         for route in tenant["routes"]:
             if before.get(route) in legal:
                 tenant["routes"][route] = before[route]
+    return table
+
+
+def adopted(raw: Raw, other: Mapping[str, Any]) -> Raw:
+    """The table with what another gateway's table says later: each tenant's routes, and the models.
+
+    Each carries the time of its last change, so that an older state never comes back. Only what this table has and its
+    policies permit is taken over.
+    """
+    table = _copy(raw)
+    for name, tenant in table["tenants"].items():
+        theirs = other["tenants"].get(name, {})
+        if theirs.get("changed", "") <= tenant.get("changed", ""):
+            continue
+        legal = legal_states(tenant["policy"], table["pool"])
+        later = {r: state for r, state in theirs["routes"].items() if r in tenant["routes"] and state in legal}
+        if not later.items() <= tenant["routes"].items():
+            tenant["routes"].update(later)
+            tenant["changed"] = theirs["changed"]
+    if other.get("models_changed", "") <= table.get("models_changed", ""):
+        return table
+    known = models(raw)
+    out = sorted(set(other["models_rolled_back"]) & known)
+    overrides = {name: held for name, held in other.get("overrides", {}).items() if name in known}
+    if (out, overrides) != (table["models_rolled_back"], table.get("overrides", {})):
+        table |= {"models_rolled_back": out, "models_changed": other["models_changed"]}
+        table.pop("overrides", None)
+        table |= {"overrides": overrides} if overrides else {}
     return table
 
 
@@ -179,14 +207,25 @@ def unexpected(now: Mapping[str, Mapping[str, str]], expected: Mapping[str, Mapp
 
 
 def stamped(before: Raw | None, after: Raw, reason: str, now: str) -> Raw:
-    """The changed table with its next version, the reason, and the time on itself and on every tenant that moved."""
+    """The changed table with its next version, the reason, and the time on itself and on whatever moved.
+
+    What was taken over from another gateway brings its time along.
+    """
     if before is None or after == before:
         return after
     table = _copy(after)
     for name, tenant in table["tenants"].items():
-        if tenant["routes"] != before["tenants"].get(name, {}).get("routes"):
+        was = before["tenants"].get(name, {})
+        if tenant["routes"] != was.get("routes") and tenant.get("changed") == was.get("changed"):
             tenant["changed"] = now
+    held = ("models_rolled_back", "overrides")
+    if any(table.get(key) != before.get(key) for key in held) and not _moved_stamp(before, table):
+        table["models_changed"] = now
     return {**table, "version": before["version"] + 1, "changed": now, "reason": reason}
+
+
+def _moved_stamp(before: Raw, after: Raw) -> bool:
+    return bool(after.get("models_changed") != before.get("models_changed"))
 
 
 def moved(before: States, after: States) -> tuple[States, States]:

@@ -28,7 +28,7 @@ from .table import POOLS, ROUTES, STATES, parse_table
 LOCK_PATIENCE_S = 4.0
 CONFIRM_S = 2.0
 CONFIRM_PAUSE_S = 0.005
-KINDS = ("set", "roll_back", "model", "breaker", "install")
+KINDS = ("set", "roll_back", "model", "breaker", "install", "adopt")
 CHECKS = ("none", "fast", "ask")
 RECORDS = ("none", "cutover", "rollback")
 Answer = dict[str, Any]
@@ -54,7 +54,7 @@ class Order:
     do: str
     id: str
     by: str
-    path: str  # ansible | break-glass | watch
+    path: str  # ansible | break-glass | watch | peer
     reason: str = "ordered"
     record: str = "none"  # kind of the ledger's record; none: whoever orders records it
     write: bool = True
@@ -276,6 +276,8 @@ def _mutated(order: Order, pool: str, raw: Raw, silent: Silent, kept: list[Kept]
         return change.with_model(raw, str(order.model), order.out, file)
     if order.do == "breaker":
         return change.with_override(raw, str(order.model), order.override, file)
+    if order.do == "adopt":
+        return change.adopted(raw, order.tables[pool])
     return change.installed(raw or None, order.tables[pool])
 
 
@@ -283,6 +285,8 @@ def _pools(order: Order, before: Mapping[str, Raw]) -> list[str]:
     """The tables an order is about. Raises InputError for a tenant that none of them has, or where there are none."""
     if order.do == "install":
         return [pool for pool in POOLS if pool in order.tables]
+    if order.do == "adopt":
+        return [pool for pool in before if pool in order.tables]
     if not before:
         raise InputError("route tables", "(files)", "there are none", "run day 4 first")
     named = [*order.states, *([order.tenant] if order.tenant else [])]

@@ -106,7 +106,8 @@ def parse_table(data: object, file: str) -> Table:
         overrides=_overrides(root),
         reverse_share=_reverse_share(root, pool),
     )
-    root.only({*Table.__slots__, "schema", "reverse_shadow"} - {"reverse_share"})
+    root.optional("models_changed", str)  # when a model or a breaker last changed: gateways compare it
+    root.only({*Table.__slots__, "schema", "reverse_shadow", "models_changed"} - {"reverse_share"})
     if table.placement not in table.onprem:
         root.wrong(
             "placement", f"{table.placement!r} has no legs under onprem", "name one of " + ", ".join(table.onprem)

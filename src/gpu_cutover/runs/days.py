@@ -20,7 +20,7 @@ DAYS: dict[int, str] = {
     9: "cut over the first tenant",
     10: "cut over all tenants",
 }
-VERBS = ("derate", "restore", "cutover", "rollback", "hold")
+VERBS = ("certificates", "derate", "restore", "cutover", "rollback", "hold")
 _DAY_FILE = re.compile(r"day(\d\d)_[a-z0-9_]+\.yml")
 
 

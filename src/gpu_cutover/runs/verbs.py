@@ -11,6 +11,7 @@ from ..site.problems import nearest, shown
 
 # What the playbooks of these names read.
 VARIABLES: dict[str, tuple[str, ...]] = {
+    "certificates": ("rotate", "retire", "revoke"),
     "derate": ("gpu", "cause"),
     "restore": (),
     "cutover": ("tenant", "routes", "state", "reason"),
@@ -44,6 +45,10 @@ def check_variables(verb: str, variables: Mapping[str, str], known: Known) -> No
             raise _wrong(key, f"{shown(variables[key])} is neither true nor false", f"write {key}=true")
     if "gpu" in variables:
         _check_gpu(variables["gpu"], known.gpu_count)
+    for key in ("rotate", "retire", "revoke"):
+        if key in variables and variables[key] not in known.policies:
+            fix = nearest(variables[key], known.policies)
+            raise _wrong(key, f"{shown(variables[key])} is not a tenant of this site", fix)
     if verb == "rollback":
         _check_rollback(variables, known)
     if verb == "cutover":

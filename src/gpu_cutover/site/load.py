@@ -40,6 +40,7 @@ def load_site(site_dir: Path, targets: str | None = None) -> Site:
         plain = {name: target.model_copy(update={"restated": None}) for name, target in spec.targets.items()}
         spec = spec.model_copy(update={"targets": plain})
     hosts = _hosts(site_dir)
+    _told(site_dir / SITE_FILE, rules.gateway_problem(spec, hosts), "site.")
     return Site(
         directory=site_dir,
         spec=spec,

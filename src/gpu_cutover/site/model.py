@@ -175,6 +175,7 @@ class Network(Strict):
     inlet_celsius: Annotated[list[Celsius], Field(min_length=2, max_length=2)]
     bmc: Url
     edge_name: HostName
+    virtual_address: Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")] | None = None
     vlan: Annotated[int, Field(ge=1, le=4094)] | None = None
     apply: bool = False
     time_servers: Annotated[list[Text], Field(min_length=1, max_length=8)]
@@ -351,6 +352,10 @@ class Site:
     def gpu_host(self) -> str:
         """The name of the one GPU host."""
         return next(iter(self.hosts["gpu"]))
+
+    def edge_address(self) -> str:
+        """Where clinics reach the edge: the address that the gateways share, or the only gateway's own."""
+        return self.spec.network.virtual_address or next(iter(self.hosts["gateway"].values()))
 
     def gpu_address(self) -> str:
         """The address engines listen on."""

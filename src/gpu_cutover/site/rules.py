@@ -6,6 +6,7 @@ later rule may rely on the earlier ones. Pure.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from .model import Calendar, Spec
 from .problems import Problem, dotted, nearest, shown
 
 HEALTHY = "healthy"
+SEGMENT_PREFIX = 24  # as the role network configures it
 Rule = Callable[[Spec, Catalog], Iterator[Problem]]
 
 
@@ -299,6 +301,36 @@ RULES: tuple[Rule, ...] = (
 def first_problem(spec: Spec, catalog: Catalog) -> Problem | None:
     """The first problem of the first rule that has one; later rules rely on earlier ones and are not asked."""
     return next((problem for rule in RULES for problem in rule(spec, catalog)), None)
+
+
+def gateway_problem(spec: Spec, hosts: Mapping[str, Mapping[str, str]]) -> Problem | None:
+    """A shared address that is missing, unusable or somebody's own; a tenant that carries a gateway's name."""
+    key, shared, gateways = "network.virtual_address", spec.network.virtual_address, hosts["gateway"]
+    for name in spec.tenants:
+        if common_name(spec, name) in {gateway_name(spec, host) for host in gateways}:
+            return Problem(f"tenants.{name}.common_name", "is the name of a gateway", "give the tenant another name")
+    if shared is None:
+        problem = f"is missing, and there are {len(gateways)} gateways"
+        fix = "give the address that clinics connect to and that moves from one gateway to the other"
+        return Problem(key, problem, fix) if len(gateways) > 1 else None
+    try:
+        address = ipaddress.IPv4Address(shared)
+    except ValueError:
+        return Problem(key, f"{shared} is not an address", "write an IPv4 address")
+    owners = {own: host for group in hosts.values() for host, own in group.items()}
+    owner = owners.get(str(address)) or ("the resolver" if str(address) == spec.network.resolver else "")
+    if owner:
+        return Problem(key, f"{shared} is the address of {owner}", "take an address that no host has")
+    for host, own in gateways.items():
+        segment = ipaddress.ip_network(f"{own}/{SEGMENT_PREFIX}", strict=False)
+        if address not in segment or address in (segment.network_address, segment.broadcast_address):
+            return Problem(key, f"{shared} is no host's address of {segment}, where {host} is", "take a free one there")
+    return None
+
+
+def gateway_name(spec: Spec, host: str) -> str:
+    """The name in a gateway's certificate, under which the others know it."""
+    return f"{host}.{spec.network.domain}"
 
 
 def host_problem(spec: Spec, catalog: Catalog, bought: Mapping[str, object], gpu_hosts: list[str]) -> Problem | None:

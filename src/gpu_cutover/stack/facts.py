@@ -201,6 +201,32 @@ def edge(address: str, port: int, ca: str, certificate: str, tenant_cn: str, pat
     return answers
 
 
+def certificate_days(address: str, port: int, ca: str, certificate: str, now: float) -> float | None:
+    """Days that the certificate an edge really shows is still good for; None when it shows none."""
+    context = ssl.create_default_context(cafile=ca)
+    context.check_hostname = False
+    try:
+        context.load_cert_chain(certificate)
+        with socket.create_connection((address, port), PROBE_S) as raw, context.wrap_socket(raw) as tls:
+            ends = (tls.getpeercert() or {}).get("notAfter")
+    except (OSError, ssl.SSLError):
+        return None
+    return round((ssl.cert_time_to_seconds(str(ends)) - now) / 86400, 1) if ends else None
+
+
+def shared_address(shared: str, answer: Callable[[], int | str], bound_s: float) -> dict[str, Any]:
+    """Is the shared address on this host, and what does the edge behind it answer? Waits for one to take it."""
+    deadline = time.monotonic() + bound_s
+    while str(answered := answer()).startswith("unreachable") and time.monotonic() < deadline:
+        time.sleep(0.25)
+    try:
+        shown = subprocess.run(["ip", "-json", "-4", "address"], capture_output=True, text=True, timeout=5, check=True)
+        own = {one["local"] for link in json.loads(shown.stdout) for one in link.get("addr_info", []) if "local" in one}
+    except (OSError, ValueError, KeyError, subprocess.SubprocessError) as error:
+        return {"answered": answered, "error": told(error)}
+    return {"answered": answered, "held": shared in own}
+
+
 # --- the seal --------------------------------------------------------------------------------------------------------
 
 

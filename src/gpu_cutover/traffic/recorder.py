@@ -68,7 +68,7 @@ def _recordable(change: str, hosts: Mapping[str, Entry], unknown: Mapping[str, s
     first = next(iter(hosts.values()))
     order = first["order"]
     what = {key: order[key] for key in ("tenant", "model", "route") if order.get(key)}
-    if order["do"] == "set":
+    if order["do"] in ("set", "adopt") and order["states"]:
         what["tenant" if len(order["states"]) == 1 else "tenants"] = _one_or_all(order["states"])
     if order["do"] == "breaker":
         what["breaker"] = order["override"]
@@ -107,7 +107,7 @@ def _gateway(entry: Entry) -> dict[str, Any]:
 
 
 def _goal(order: Mapping[str, Any]) -> str:
-    if order["do"] == "set":
+    if order["do"] in ("set", "adopt"):
         goals = sorted({state for routes in order["states"].values() for state in routes.values()})
         return ", ".join(goals)
     if order["do"] == "model":

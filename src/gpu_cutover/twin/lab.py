@@ -64,6 +64,7 @@ class Lab:
     gateway: str = DEFAULT_GATEWAY
     mtu: int = 1500
     gateway_names: tuple[str, ...] = ()  # besides `switch`: the BMCs answer there
+    shared: tuple[str, str] | None = None  # the edge's name and the address that the gateways share
 
     @property
     def directory(self) -> Path:
@@ -181,7 +182,13 @@ def load_lab(site_dir: Path) -> Lab:
         gateway=str(network.get("resolver", DEFAULT_GATEWAY)),
         mtu=mtu,
         gateway_names=(bmc,) if bmc else (),
+        shared=_shared(network),
     )
+
+
+def _shared(network: Mapping[str, Any]) -> tuple[str, str] | None:
+    name, address = network.get("edge_name"), network.get("virtual_address")
+    return (str(name), str(address)) if name and address else None
 
 
 def known_lab(name: str) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def dnsmasq_config(lab: Lab) -> str:
     for host in lab.hosts.values():
         lines.append(f"host-record={host.name}.{lab.domain},{host.name},{host.address}")
         lines += [f"address=/{alias}/{host.address}" for alias in host.aliases]
+    if lab.shared:
+        lines.append(f"host-record={','.join(lab.shared)}")
     return "".join(f"{line}\n" for line in lines)
 
 

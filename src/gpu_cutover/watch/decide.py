@@ -105,10 +105,13 @@ def count_critical(counts: Counts, comparisons: Iterable[Mapping[str, Any]], ten
             counts.critical += bool(comparison.get("critical"))
 
 
-def decide(counts: Counts, limits: Limits, now: float, deadline: float, longest: float) -> tuple[str, str]:
+def decide(
+    counts: Counts, limits: Limits, now: float, deadline: float, longest: float, elsewhere: int = 0
+) -> tuple[str, str]:
     """(verdict, reason). Verdicts: `bad` (take the tenant back), `clean`, `short` (too few requests), `running`.
 
-    With too few requests at the `deadline` the watch goes on until `longest`: a quiet hour proves nothing.
+    With too few requests at the `deadline` the watch goes on until `longest`: a quiet hour proves nothing. Requests
+    that the other gateways' watches saw (`elsewhere`) count as seen: clinics talk to one gateway at a time.
     """
     if counts.critical:
         return "bad", f"{counts.critical} critical differences"
@@ -118,11 +121,13 @@ def decide(counts: Counts, limits: Limits, now: float, deadline: float, longest:
         return "bad", f"{counts.slow} of {counts.timed} answers over their limit"
     if now < deadline:
         return "running", f"{counts.requests} requests so far"
-    if counts.requests < limits.requests_min:
+    seen = counts.requests + elsewhere
+    if seen < limits.requests_min:
         if now < longest:
-            return "running", f"{counts.requests} requests so far, {limits.requests_min} needed"
-        return "short", f"{counts.requests} requests, {limits.requests_min} needed"
+            return "running", f"{seen} requests so far, {limits.requests_min} needed"
+        return "short", f"{seen} requests, {limits.requests_min} needed"
     rate = counts.error_rate or 0.0
     if rate > limits.error_rate_max:
         return "bad", f"{counts.errors} of {counts.requests} requests failed"
-    return "clean", f"{counts.requests} requests, {counts.errors} failed"
+    others = f", {elsewhere} on other gateways" if elsewhere else ""
+    return "clean", f"{counts.requests} requests{others}, {counts.errors} failed"

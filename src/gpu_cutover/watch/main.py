@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EXIT_DONE, EXIT_ERROR, InputError, Refused
+from ..peers import told
 from ..router.journal import JOURNAL
 from ..router.orders import Answer, Order, Place, carry_out
 from . import state as states
@@ -70,7 +71,9 @@ class Watch:
             else:
                 count_critical(self.counts, tail.lines(), tenant, since)
         deadline, longest = float(self.state["deadline"]), float(self.state.get("longest", self.state["deadline"]))
-        verdict, reason = decide(self.counts, self.limits, now, deadline, longest)
+        alone = now >= deadline and self.counts.requests < self.limits.requests_min
+        elsewhere = told.watched_elsewhere(told.peers(), tenant, since) if alone else 0
+        verdict, reason = decide(self.counts, self.limits, now, deadline, longest, elsewhere)
         if verdict == "bad":
             verdict, reason = self._take_back(reason, now)
         self.state.update(
