@@ -11,7 +11,7 @@ import pytest
 from cryptography import x509
 
 from gpu_cutover.errors import InputError
-from gpu_cutover.pki.authority import LEAF_LIFE, Leaf, Wishes
+from gpu_cutover.pki.authority import LEAF_LIFE, Leaf, Wishes, server_pair
 from gpu_cutover.pki.authority import ensure as ensure_all
 
 NOW = datetime(2026, 12, 27, tzinfo=UTC)
@@ -65,6 +65,24 @@ def test_a_new_address_of_the_edge_renews_only_its_certificate(tmp_path: Path) -
     ensure(tmp_path, "twin", SERVER, TENANTS, NOW)
     moved = Leaf(SERVER.common_name, (*SERVER.names, "10.87.0.12"))
     assert ensure(tmp_path, "twin", moved, TENANTS, NOW) == ["server.pem"]
+
+
+def test_a_certificate_that_is_not_its_keys_is_made_again(tmp_path: Path) -> None:
+    """As a run leaves them that died between the two files, or two runs at once."""
+    ensure(tmp_path, "twin", SERVER, TENANTS, NOW)
+    others_key = (tmp_path / "tenants" / "drill.key").read_bytes()
+    (tmp_path / "tenants" / "doc-zam.key").write_bytes(others_key)
+    assert ensure(tmp_path, "twin", SERVER, TENANTS, NOW) == ["tenants/doc-zam.crt"]
+
+
+def test_a_server_whose_certificate_is_not_its_keys_is_made_again(tmp_path: Path) -> None:
+    certificate, key = server_pair(tmp_path, "twin", "cloud", ("cloud.test",), NOW)
+    first = certificate.read_bytes()
+    server_pair(tmp_path, "twin", "bmc", ("bmc.test",), NOW)
+    key.write_bytes((tmp_path / "bmc.key").read_bytes())
+    server_pair(tmp_path, "twin", "cloud", ("cloud.test",), NOW)
+    assert certificate.read_bytes() != first
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
 
 
 def test_a_dry_run_predicts_and_writes_nothing(tmp_path: Path) -> None:
@@ -130,7 +148,7 @@ def test_a_revoked_tenant_gets_no_new_certificate_by_itself(tmp_path: Path) -> N
 def test_a_stolen_certificate_is_replaced_and_revoked_in_one_go(tmp_path: Path) -> None:
     wish(tmp_path)
     stolen = serial(tmp_path)
-    assert wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",)) == ["tenants/doc-zam.crt", "revoked.pem"]
+    assert wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",)) == ["tenants/doc-zam.crt"]
     assert revoked(tmp_path) == {stolen}
     assert serial(tmp_path) != stolen
 

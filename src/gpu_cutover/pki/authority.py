@@ -133,7 +133,8 @@ def _is_stale(
         return True
     leaf = server if file == "server.pem" else Leaf(clients[file])
     path = directory / file
-    return not (_good(path, authority, leaf, now) and (file == "server.pem" or path.with_suffix(".key").exists()))
+    key = path if file == "server.pem" else path.with_suffix(".key")
+    return not _good(path, key, authority, leaf, now)
 
 
 def _present(directory: Path, clients: Mapping[str, str]) -> list[tuple[str, x509.Certificate]]:
@@ -185,19 +186,25 @@ def server_pair(directory: Path, site: str, name: str, names: tuple[str, ...], n
     authority = _load_authority(directory) or _new_authority(directory, site, now)
     leaf = Leaf(names[0], names)
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-    if not (_good(certificate, authority, leaf, now) and key.exists()):
+    if not _good(certificate, key, authority, leaf, now):
         issued, private = _issue(authority, leaf, ExtendedKeyUsageOID.SERVER_AUTH, now)
         _write(key, private)
         _write(certificate, issued)
     return certificate, key
 
 
-def _good(path: Path, authority: Authority, leaf: Leaf, now: datetime) -> bool:
-    """Is the certificate there, ours, for this name, and valid for a while yet?"""
+def _good(path: Path, key: Path, authority: Authority, leaf: Leaf, now: datetime) -> bool:
+    """Is the certificate there, ours, of this key, for this name, and valid for a while yet?
+
+    A run that died between writing the key and writing the certificate leaves two that do not belong together.
+    """
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         certificate.verify_directly_issued_by(authority.certificate)
+        private = serialization.load_pem_private_key(key.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, InvalidSignature):
+        return False
+    if private.public_key() != certificate.public_key():
         return False
     names = [str(attribute.value) for attribute in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     return (
