@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -181,6 +183,14 @@ def test_the_guard_derates_by_itself_and_remembers_it_when_killed(board: Board, 
     assert any("margin" in event["event"] for event in placed["events"])
 
 
+def test_the_placement_names_the_boards_and_a_lost_one_keeps_its_name(board: Board, guard: Process) -> None:
+    board.set(gpu0__uuid="GPU-a", gpu2__uuid="GPU-c")
+    until(lambda: guard.get("/placement")["gpu_uuids"] == {"0": "GPU-a", "2": "GPU-c"})
+    board.set(gpu2__lost=1)
+    until(lambda: guard.get("/placement")["name"] == "without-gpu2")
+    assert guard.get("/placement")["gpu_uuids"]["2"] == "GPU-c"
+
+
 def test_commands_are_answered_and_refused_with_a_reason(board: Board, guard: Process) -> None:
     assert guard.ask("derate 1 drill")["placement"] == "without-gpu1"
     assert "restore it first" in guard.ask("derate 2")["reason"]
@@ -238,6 +248,50 @@ def test_a_wrong_configuration_is_exit_2(tmp_path: Path) -> None:
         [sys.executable, "-m", "gpu_cutover.guard.main", "run", "--config", str(path)], capture_output=True, text=True
     )
     assert (done.returncode, "policy.act_after_s" in done.stderr) == (2, True)
+
+
+# --- what runs ----------------------------------------------------------------------------------------------------
+
+
+class Engine(http.server.BaseHTTPRequestHandler):
+    """An engine that answers its health check and tells a version; `asked` counts how often."""
+
+    told: ClassVar[dict[str, Any]] = {"version": "0.25.1"}
+    asked = 0
+
+    def do_GET(self) -> None:
+        Engine.asked += self.path == "/version"
+        body = json.dumps(self.told).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Quiet."""
+
+
+def test_an_engine_is_asked_for_its_version_once_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    unit = {"Id": "vllm@llama.service", "ActiveState": "active", "NRestarts": "0", "MainPID": "7"}
+    monkeypatch.setattr(daemon.systemd, "show", lambda units: {"vllm@llama.service": unit})
+    states = daemon.EngineStates()
+    wanted = {"llama": placement.Engine("llama", "vllm@llama.service", (2,), url, f"{url}/health", "w", "d")}
+    for _ in range(3):
+        assert states(wanted)["llama"]["engine_version"] == "0.25.1"
+    assert Engine.asked == 1
+    monkeypatch.setattr(Engine, "told", {"version": "0.26.0"})
+    unit["MainPID"] = "8"
+    assert states(wanted)["llama"]["engine_version"] == "0.26.0"
+    unit["MainPID"] = "9"
+    monkeypatch.setattr(Engine, "told", {})
+    assert states(wanted)["llama"]["engine_version"] == ""
+    unit["ActiveState"] = "failed"
+    assert (states(wanted)["llama"]["up"], states(wanted)["llama"]["engine_version"]) == (False, "")
+    server.shutdown()
+    server.server_close()
 
 
 # --- finishing what was begun ----------------------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_a_client_that_goes_away_stops_the_engine_and_is_recorded(tmp_path: Path
 
 
 def test_a_derate_reaches_the_router_by_itself(tmp_path: Path) -> None:
-    placement = {"name": "healthy"}
+    placement: dict[str, Any] = {"name": "healthy", "gpu_uuids": {"0": "GPU-a", "1": "GPU-b"}}
 
     async def answer(_request: web.Request) -> web.Response:
         return web.json_response(placement)
@@ -386,15 +386,25 @@ def test_a_derate_reaches_the_router_by_itself(tmp_path: Path) -> None:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         source = f"http://127.0.0.1:{runner.addresses[0][1]}/placement"
         async with stage(tmp_path) as it:
-            it.write_table(tenants=TENANTS, source=source)
+            data = table(onprem=it.onprem.url, cloud=it.cloud.url, tenants=TENANTS, source=source)
+            data["onprem"]["without-gpu0"]["chat"]["gpus"] = [1]
+            write(tmp_path / "table.json", data)
             await settled(lambda: it.router.placement.name == "healthy")
-            placement["name"] = "without-gpu0"  # no audio there
+            assert (await it.post("std")).headers["x-served-by"] == "onprem"
+            placement["name"] = "without-gpu0"  # no audio there, and chat on another GPU
+            placement["engines"] = {"own-chat": {"engine_version": "0.25.1"}}
             await settled(lambda: it.router.placement.name == "without-gpu0")
             form = aiohttp.FormData()
             form.add_field("file", b"x", filename="a.wav")
             response = await it.post("std", "/audio", data=form)
             assert response.headers["x-served-by"] == "cloud"
             assert it.requests()[-1]["why"] == "derate"
+            await it.post("std")
+            chats = [one for one in it.requests() if one["route"] == "chat"]
+            assert [(one["engine_version"], one["gpu_uuids"]) for one in chats] == [
+                ("", ["GPU-a"]),
+                ("0.25.1", ["GPU-b"]),
+            ]
             await runner.cleanup()
             await settled(lambda: it.router.placement.problem is not None)
             assert it.router.live(it.router.table.get()).placement == "without-gpu0"

@@ -146,13 +146,14 @@ def _query(site_dir: Path, gateways: list[str], args: argparse.Namespace) -> int
 
 
 def _line(record: dict[str, Any]) -> str:
-    """One attempt on one line."""
+    """One attempt on one line; whole digests are in `--json`."""
     words = [record.get(key) or "-" for key in ("tenant", "route", "state", "leg", "why", "outcome", "model")]
-    gpus = ",".join(map(str, record.get("gpus") or [])) or "-"
+    weights = str(record.get("version") or "-")[:12]
+    engine = f"{record.get('engine') or '-'} {record.get('engine_version') or '-'}"
+    gpus = ",".join(record.get("gpu_uuids") or map(str, record.get("gpus") or [])) or "-"
     took = f"{record.get('total_ms', 0):g} ms"
-    return (
-        f"{moment(float(record['t']))} {record['host']} {record.get('request_id')} {' '.join(words)} gpu {gpus} {took}"
-    )
+    when = f"{moment(float(record['t']))} {record['host']} {record.get('request_id')}"
+    return f"{when} {' '.join(words)} weights {weights} on {engine} gpu {gpus} {took}"
 
 
 def _export(site_dir: Path, gateways: list[str], args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..probes import nvml
-from ..probes.web import answers
+from ..probes.web import answers, get_json
 from . import decide, placement, store, systemd, web
 from .config import Config
 from .notify import notify
@@ -51,6 +51,7 @@ class Guard:
         self.sample: dict[str, Any] = {"t": 0.0, "error": "no sample yet"}
         self.history: deque[dict[str, Any]] = deque(maxlen=config.history_s)
         self.engines: dict[str, dict[str, Any]] = {}
+        self.gpu_uuids: dict[str, str] = {}  # by index, as last read: one that is lost keeps its name
         self.saved_at = 0.0
         if self.memory.changing:
             self._tell("the guard was stopped in the middle of a change; finishing it")
@@ -89,6 +90,7 @@ class Guard:
 
     def _remember(self, sample: Mapping[str, Any], now: float) -> None:
         gpus = {gpu["index"]: gpu for gpu in sample.get("gpus", [])}
+        self.gpu_uuids |= {str(index): gpu["uuid"] for index, gpu in gpus.items() if gpu.get("uuid")}
         rows = []
         for index, gpu in enumerate(self.memory.state.gpus):
             seen = gpus.get(index, {})
@@ -232,6 +234,7 @@ class Guard:
                 "pages": dict(memory.state.pages),
                 "counts": dict(memory.counts),
                 "engines": dict(self.engines),
+                "gpu_uuids": dict(self.gpu_uuids),
                 "events": list(memory.events),
                 "changes": memory.as_dict()["changes"],
                 "sample": dict(self.sample),
@@ -279,6 +282,7 @@ class Guard:
             "off": off,
             "degraded": degraded,
             "engines": view["engines"],
+            "gpu_uuids": view["gpu_uuids"],
             "events": view["events"][-50:],
         }
 
@@ -360,24 +364,39 @@ def _models(plan: Mapping[str, placement.Placement], units: set[str]) -> list[st
     return sorted({engine.model for engine in engines if engine.unit in units})
 
 
-def real_engine_states(engines: Mapping[str, placement.Engine]) -> dict[str, dict[str, Any]]:
-    """Model → unit, GPUs, URL, up, restarts and start of its unit on this host."""
-    shown = systemd.show(engine.unit for engine in engines.values())
-    found = {}
-    for model, engine in engines.items():
-        unit = shown.get(engine.unit, {})
-        active = unit.get("ActiveState") == "active"
-        found[model] = {
+class EngineStates:
+    """How the engines of a placement are, by systemd and by themselves. A running one is asked for its version once."""
+
+    def __init__(self) -> None:
+        self._versions: dict[tuple[str, str], str] = {}  # by unit and main process: a restart may bring another
+
+    def __call__(self, engines: Mapping[str, placement.Engine]) -> dict[str, dict[str, Any]]:
+        """Model → unit, GPUs, URL, up, state, restarts of its unit, engine_version ("": not told yet)."""
+        shown = systemd.show(engine.unit for engine in engines.values())
+        return {model: self._state(engine, shown.get(engine.unit, {})) for model, engine in engines.items()}
+
+    def _state(self, engine: placement.Engine, unit: Mapping[str, str]) -> dict[str, Any]:
+        up = unit.get("ActiveState") == "active" and answers(engine.health)
+        return {
             "unit": engine.unit,
             "gpus": list(engine.gpus),
             "url": engine.url,
-            "up": active and answers(engine.health),
+            "up": up,
             "state": unit.get("ActiveState", "unknown"),
             "restarts": int(unit.get("NRestarts") or 0),
+            "engine_version": self._version(engine, unit.get("MainPID", "")) if up else "",
         }
-    return found
+
+    def _version(self, engine: placement.Engine, process: str) -> str:
+        known = (engine.unit, process)
+        if not self._versions.get(known):
+            path = placement.VERSION_PATH[engine.unit.partition("@")[0]]
+            with contextlib.suppress(OSError, KeyError, TypeError):
+                self._versions = {key: told for key, told in self._versions.items() if key[0] != engine.unit}
+                self._versions[known] = str(get_json(engine.url + path)["version"])
+        return self._versions.get(known, "")
 
 
 def real_guard(config: Config) -> Guard:
     """The guard on a real host."""
-    return Guard(config, nvml.Reader(), systemd.SystemdHost(), nvml.set_power_limit, real_engine_states)
+    return Guard(config, nvml.Reader(), systemd.SystemdHost(), nvml.set_power_limit, EngineStates())

@@ -25,6 +25,7 @@ CURRENT = "current"
 HEALTHY = "healthy"
 DIGEST_VARIABLE = "GPU_CUTOVER_ENV_DIGEST"
 HEALTH_PATH = {"vllm": "/health", "triton": "/v2/health/ready"}
+VERSION_PATH = {"vllm": "/version", "triton": "/v2"}
 _PLAIN = re.compile(r"^[A-Za-z0-9_./:,@%+=-]*$")
 
 

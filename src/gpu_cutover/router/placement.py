@@ -7,6 +7,8 @@ import time
 
 import aiohttp
 
+from .machine import Machine, machine_of
+
 POLL_S = 1.0
 TIMEOUT_S = 2.0
 
@@ -18,12 +20,14 @@ class PlacementFollower:
         self.name: str | None = None
         self.heard_at: float | None = None
         self.problem: str | None = None
+        self.machine = Machine()
 
     async def pull(self, session: aiohttp.ClientSession, source: str) -> None:
         """Ask once."""
         try:
             async with asyncio.timeout(TIMEOUT_S), session.get(source) as response:
-                name = (await response.json())["name"]
+                document = await response.json()
+                name = document["name"]
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
             self.problem = f"{source}: {type(error).__name__}"
             return
@@ -31,6 +35,7 @@ class PlacementFollower:
             self.problem = f"{source}: no placement name in the answer"
             return
         self.name, self.heard_at, self.problem = name, time.time(), None
+        self.machine = machine_of(document, self.machine)
 
     def age_s(self) -> float | None:
         """Seconds since the guard was last heard; None: never."""

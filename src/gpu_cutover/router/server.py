@@ -26,6 +26,7 @@ from .body import BadBodyError
 from .breaker import Breakers
 from .decide import Decision, Live, decide
 from .files import TableFile
+from .machine import Machine
 from .metrics import Metrics, Told
 from .mirror import Copy, Mirror
 from .placement import POLL_S, PlacementFollower
@@ -357,7 +358,7 @@ class Router:
                 "leg": leg_name,
                 "why": why,
                 "requested_model": question.envelope.model,
-                **_leg_keys(step),
+                **_leg_keys(step, self.placement.machine),
                 "status": answer.status if answer else status,
                 "outcome": outcome,
                 "first_byte_ms": round(answer.first_byte_ms, 1) if answer else None,
@@ -445,15 +446,16 @@ def _steps(decision: Decision) -> list[Step]:
     return [first] if decision.fallback is None else [first, Step("cloud", decision.fallback, "fallback", True, 1)]
 
 
-def _leg_keys(step: Step | None) -> dict[str, Any]:
+def _leg_keys(step: Step | None, machine: Machine) -> dict[str, Any]:
     leg = step.leg if step else None
+    what = machine.identity(leg) if step and leg and step.leg_name == "onprem" else leg
     return {
         "model": leg.model if leg else None,
         "version": leg.version if leg else None,
         "engine": leg.engine if leg else None,
-        "engine_version": leg.engine_version if leg else None,
+        "engine_version": what.engine_version if what else None,
         "gpus": list(leg.gpus) if leg else [],
-        "gpu_uuids": list(leg.gpu_uuids) if leg else [],
+        "gpu_uuids": list(what.gpu_uuids) if what else [],
     }
 
 
