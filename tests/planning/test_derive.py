@@ -56,6 +56,13 @@ def test_initial_states_follow_the_policy(name: str) -> None:
             assert states == ({"off"} if synthetic or entry["policy"] == "sensitive" else {"cloud"})
 
 
+@pytest.mark.parametrize(("name", "share"), [("twin", 0.05), ("example-h100", 0.0)])
+def test_only_the_hybrid_table_asks_the_cloud_again_and_only_where_the_site_says_so(name: str, share: float) -> None:
+    tables = plan(name)["route_tables"]
+    assert parse_table(tables["hybrid"], "table").reverse_share == share
+    assert "reverse_shadow" not in tables["sealed"]
+
+
 @pytest.mark.parametrize("name", SITES)
 def test_the_sealed_pool_knows_no_cloud_and_only_sensitive_tenants(name: str) -> None:
     found = plan(name)

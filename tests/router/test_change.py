@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpu_cutover.errors import InputError
 from gpu_cutover.router import change
-from gpu_cutover.router.table import ROUTES
+from gpu_cutover.router.table import ROUTES, parse_table
 
 from .tables import table, tenant
 
@@ -24,6 +24,22 @@ def test_a_second_installation_keeps_states_and_refreshes_legs() -> None:
     assert merged["tenants"] == {"zam": TENANTS["zam"]}
     assert merged["onprem"]["healthy"]["chat"]["url"] == "http://127.0.0.1:9"
     assert (merged["version"], merged["models_rolled_back"]) == (9, ["own-chat"])
+
+
+def test_the_reverse_shadow_is_the_plans_and_every_change_keeps_it() -> None:
+    planned = table(tenants=TENANTS) | {"reverse_shadow": {"share": 0.05}}
+    installed = change.installed(table(tenants=TENANTS), planned)
+    for changed in (
+        installed,
+        change.with_states(installed, {"zam": {"chat": "cloud"}}, "t"),
+        change.rolled_back(installed, None, None, True, {}, []),
+        change.with_model(installed, "own-chat", True, "t"),
+        change.with_override(installed, "own-chat", "open", "t"),
+        change.adopted(installed, table(tenants={"zam": {**TENANTS["zam"], "changed": "later"}})),
+    ):
+        stamped = change.stamped(installed, changed, "why", "now")
+        assert parse_table(stamped, "t").reverse_share == 0.05
+    assert "reverse_shadow" not in change.installed(installed, table(tenants=TENANTS))
 
 
 def test_a_tenant_that_became_cloud_only_gets_the_plans_states() -> None:

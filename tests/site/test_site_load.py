@@ -262,6 +262,8 @@ WRONG: list[tuple[str, Change, str, str]] = [
     ("an eleventh day", lambda s: s["calendar"].update(day11=s["calendar"]["day1"]), "site.calendar.day11", "day1"),
     ("infinity", put(float("inf"), "gates", "rollback_max_s"), "site.gates.rollback_max_s", "finite"),
     ("not a number", put(float("nan"), "fallback", "error_rate"), "site.fallback.error_rate", ""),
+    ("a share above one", put({"share": 1.5}, "reverse_shadow"), "site.reverse_shadow.share", "less than or equal"),
+    ("a share of what", put({"part": 0.1}, "reverse_shadow"), "site.reverse_shadow.part", "share"),
     ("more feeds than supplies", put(1, "power", "psu_count"), "site.power.feeds", "supply"),
     (
         "inlet range upside down",

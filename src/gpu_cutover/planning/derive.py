@@ -224,6 +224,8 @@ def _route_table(site: Site, pool: str, catalog: Catalog) -> dict[str, Any]:
             for route, declared in site.spec.routes.items()
             if declared.cloud
         }
+        if site.spec.reverse_shadow.share:
+            table["reverse_shadow"] = site.spec.reverse_shadow.model_dump(mode="json")
     return table
 
 

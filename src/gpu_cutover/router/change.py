@@ -50,7 +50,7 @@ def _effective(raw: Mapping[str, Any], policy: str, route: str, state: str) -> s
 
 
 def installed(existing: Raw | None, planned: Raw) -> Raw:
-    """The table after the plan was applied: legs, limits and tenants come from the plan, states stay as they are.
+    """The table after the plan was applied: legs, limits, shadows and tenants are the plan's, states stay as they are.
 
     States belong to the gateway once the table exists. A new tenant or route, and one whose state its new policy
     forbids, gets the plan's.

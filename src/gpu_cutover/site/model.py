@@ -85,6 +85,12 @@ class Fallback(Strict):
     open_s: ShortSeconds
 
 
+class ReverseShadow(Strict):
+    """Which share of a standard tenant's on-prem answers is asked again of the cloud and compared."""
+
+    share: Share = 0.0
+
+
 class Restated(Strict):
     """What is accepted instead of the plan's figure, why, and who decided."""
 
@@ -231,6 +237,7 @@ class Spec(Strict):
     first_tenant: Slug
     cutover_order: list[Slug]
     fallback: Fallback
+    reverse_shadow: ReverseShadow = Field(default_factory=ReverseShadow)
     targets: dict[Slug | Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Target]
     durations: Durations
     gates: Gates
