@@ -148,7 +148,7 @@ def test_a_revoked_tenant_gets_no_new_certificate_by_itself(tmp_path: Path) -> N
 def test_a_stolen_certificate_is_replaced_and_revoked_in_one_go(tmp_path: Path) -> None:
     wish(tmp_path)
     stolen = serial(tmp_path)
-    assert wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",)) == ["tenants/doc-zam.crt"]
+    assert wish(tmp_path, rotate=("doc-zam",), revoke=("doc-zam",)) == ["tenants/doc-zam.crt", "revoked.pem"]
     assert revoked(tmp_path) == {stolen}
     assert serial(tmp_path) != stolen
 
