@@ -18,18 +18,22 @@ from pathlib import Path
 from ..errors import EXIT_DONE, EXIT_USAGE, InputError
 from .files import TableFile
 from .log_key import DIRECTORY
+from .self_test import SelfTest, parse_target
 
 COMING = "successor"  # touched by a process that starts: whoever serves now waits for it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop, then drain. Exit code 2 when the table cannot be used at the start."""
+    """Serve until told to stop, then drain. Exit codes at the start: 2 when table or words cannot be used, 10 for a
+    sealed router that the kernel does not keep inside.
+    """
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(words)
     try:
         table = TableFile(arguments.table)
         if table.get().pool != arguments.pool:
             raise InputError(str(arguments.table), "pool", f"is not {arguments.pool}", "start the router of this pool")
+        seal = _self_test(arguments)
     except InputError as error:
         print(f"gpu-cutover-router: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -39,8 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .serving import run  # what serves is not loaded into the process that only waits
 
     arguments.log_key = arguments.log_key or DIRECTORY / f"{arguments.pool}.key"
-    run(table, arguments)
-    return EXIT_DONE
+    return run(table, arguments, seal)
+
+
+def _self_test(arguments: argparse.Namespace) -> SelfTest | None:
+    """What a sealed router tries; None for the hybrid one. Raises InputError for a sealed one without."""
+    if arguments.pool != "sealed":
+        return None
+    if not arguments.never or not arguments.canary:
+        fix = "say what the kernel must keep from it: --never HOST:PORT (several) and --canary PORT"
+        raise InputError("command line", "--pool sealed", "has nothing to test its seal by", fix)
+    return SelfTest(tuple(parse_target(text) for text in arguments.never), arguments.canary)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         default=10.0,
         help="after handing on: how long connections that the edge keeps are answered",
     )
+    parser.add_argument("--never", action="append", metavar="HOST:PORT", help="sealed: must be out of reach")
+    parser.add_argument("--canary", type=int, metavar="PORT", help="sealed: UDP, dropped by the seal")
     parser.add_argument("--life", type=int, help=argparse.SUPPRESS)  # ends when the parent does
     return parser
 

@@ -8,16 +8,20 @@ import errno
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from ..errors import EXIT_DONE, EXIT_HOLD
 from ..guard.notify import notify
 from . import handover
 from .files import TableFile
 from .main import COMING
+from .seal_watch import SealWatch
+from .self_test import SelfTest
 from .server import Limits, Router
 
 DRAIN_S = 60.0  # streams under way get this long after SIGTERM
@@ -30,18 +34,27 @@ TURNS = 3  # of the event loop
 BACKLOG = 1024
 
 
-def run(table: TableFile, arguments: argparse.Namespace) -> None:
-    """Serve until told to stop."""
+def run(table: TableFile, arguments: argparse.Namespace, seal: SelfTest | None = None) -> int:
+    """Serve until told to stop; the exit code. A process that must be sealed and is not refuses to run, before it
+    listens anywhere or takes over from a predecessor.
+    """
+    problem = seal.look() if seal else ""
+    if problem:
+        print(f"gpu-cutover-router: refuses to run: {problem}", file=sys.stderr)
+        notify(f"STATUS=refuses to run: {problem}")
+        return EXIT_HOLD
     limits = Limits(arguments.max_in_flight, arguments.max_body_mib * 1024 * 1024)
     router = Router(table, arguments.log_dir, arguments.log_key, limits=limits)
-    asyncio.run(Serving(router, arguments).run())
+    watch = SealWatch(seal, router.metrics) if seal else None
+    asyncio.run(Serving(router, arguments, watch).run())
+    return EXIT_DONE
 
 
 class Serving:
     """One process's two ports and what ends it."""
 
-    def __init__(self, router: Router, arguments: argparse.Namespace) -> None:
-        self._router, self._arguments = router, arguments
+    def __init__(self, router: Router, arguments: argparse.Namespace, watch: SealWatch | None = None) -> None:
+        self._router, self._arguments, self._watch = router, arguments, watch
         self._told = asyncio.Event()  # SIGTERM: stop now
         self._orphaned = asyncio.Event()  # the parent is gone: a successor may be on its way
         self._sites: list[web.SockSite] = []
@@ -53,14 +66,20 @@ class Serving:
         self._listen_for_the_end()
         inherited = self._inherited()
         sockets = inherited.sockets if inherited else [await _bound(place) for place in self._places()]
+        applications = (self._router.application(), self._router.metrics_application())
+        looking = None
+        if self._watch:
+            looking = asyncio.create_task(self._watch.run())
+            for application in applications:
+                application.middlewares.append(self._watch.guard)
         data = web.AppRunner(
-            self._router.application(),
+            applications[0],
             handler_cancellation=True,
             shutdown_timeout=LAST_BYTES_S,
             access_log=None,
             keepalive_timeout=75,
         )
-        metrics = web.AppRunner(self._router.metrics_application(), shutdown_timeout=1, access_log=None)
+        metrics = web.AppRunner(applications[1], shutdown_timeout=1, access_log=None)
         await data.setup()
         await metrics.setup()
         if inherited:
@@ -73,6 +92,8 @@ class Serving:
         await self._until_the_end(sockets)
         await data.cleanup()
         await metrics.cleanup()
+        if looking:
+            looking.cancel()
 
     def _listen_for_the_end(self) -> None:
         loop = asyncio.get_running_loop()
