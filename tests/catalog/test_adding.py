@@ -45,6 +45,11 @@ def copied(file: str, old: str, new: str) -> str:
     return f"{new}:\n{found.group(1)}"
 
 
+def tiny(old: str, new: str, of: str = "llama-3.1-8b-instruct") -> str:
+    """A model of the catalog as `tiny`, with one thing changed."""
+    return copied("models.yml", of, "tiny").replace(old, new)
+
+
 def test_the_documented_model_loads_fits_and_has_a_speed(directory: Path) -> None:
     append(directory, "models.yml", example("mistral-7b-instruct-v0.3"))
     append(directory, "formats.yml", example("awq-int4-g64"))
@@ -78,35 +83,15 @@ def test_a_new_gpu_and_a_server_of_it_are_two_entries(directory: Path) -> None:
 WRONG = [
     ("models.yml", "tiny:\n  kind: decoder\n", "tiny.(whole entry)", "is not a table"),
     ("models.yml", "tiny:\n  architecture: {layers: 3}\n", "tiny.hidden", "is missing"),
-    (
-        "models.yml",
-        copied("models.yml", "llama-3.1-8b-instruct", "tiny").replace(" heads: 32", " heads: 0"),
-        "tiny.heads",
-        "0 is not above 0",
-    ),
+    ("models.yml", tiny(" heads: 32", " heads: 0"), "tiny.heads", "0 is not above 0"),
     ("models.yml", "? [a]\n: {}\n", "(whole file)", "a key that is no word"),
     ("models.yml", "tiny: 7\n", "tiny.(whole entry)", "is not a table"),
+    ("models.yml", tiny("layers: 32", "layers: many"), "tiny.layers", "'many' is not of type int"),
+    ("models.yml", tiny("layers: 32", "leyers: 32"), "tiny.leyers", "is not known here; known are layers"),
+    ("models.yml", tiny("kind: decoder", "kind: coder"), "tiny.kind", "none of decoder, speech, encoder"),
     (
         "models.yml",
-        copied("models.yml", "llama-3.1-8b-instruct", "tiny").replace("layers: 32", "layers: many"),
-        "tiny.layers",
-        "'many' is not of type int",
-    ),
-    (
-        "models.yml",
-        copied("models.yml", "llama-3.1-8b-instruct", "tiny").replace("layers: 32", "leyers: 32"),
-        "tiny.leyers",
-        "is not known here; known are layers",
-    ),
-    (
-        "models.yml",
-        copied("models.yml", "llama-3.1-8b-instruct", "tiny").replace("kind: decoder", "kind: coder"),
-        "tiny.kind",
-        "none of decoder, speech, encoder",
-    ),
-    (
-        "models.yml",
-        copied("models.yml", "llava-1.6-mistral-7b", "tiny").replace("family: clip", "family: klip"),
+        tiny("family: clip", "family: klip", "llava-1.6-mistral-7b"),
         "tiny.vision.family",
         "none of clip, qwen2.5-vl",
     ),
