@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from gpu_cutover.catalog import load_catalog
 from gpu_cutover.catalog.scaling import load_scaling
 from gpu_cutover.errors import EXIT_DONE, EXIT_FAIL, InputError
-from gpu_cutover.planning import scale, scale_command, training
+from gpu_cutover.planning import scale_command, training
 from gpu_cutover.planning.queueing import Batcher, most_users, waiting
+from gpu_cutover.planning.scale_engine import SCENARIOS, Question, carried, chat_engine, month, per_million
 
 CATALOG, DATA = load_catalog(), load_scaling()
 L40S = CATALOG.gpus["l40s"]
@@ -37,8 +38,8 @@ def plain(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     return made
 
 
-def question(model: str = "qwen2.5-32b-instruct", weights: str = "awq-int4", gpu: str = "l40s") -> scale.Question:
-    return scale.Question(50, CATALOG.models[model], CATALOG.formats[weights], gpu, CATALOG.gpus[gpu])
+def question(model: str = "qwen2.5-32b-instruct", weights: str = "awq-int4", gpu: str = "l40s") -> Question:
+    return Question(50, CATALOG.models[model], CATALOG.formats[weights], gpu, CATALOG.gpus[gpu])
 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
@@ -160,10 +161,10 @@ def test_findings_are_ordered_by_how_much_they_hurt(capsys: pytest.CaptureFixtur
     assert ranks == sorted(ranks)
 
 
-@pytest.mark.parametrize("scenario", scale.SCENARIOS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_scenario_alone_says_nothing_of_the_others(scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     made = plain(capsys, "--scenario", scenario)
-    assert {name for name in scale.SCENARIOS if name in made} == {scenario}
+    assert {name for name in SCENARIOS if name in made} == {scenario}
     assert "phases" not in made
 
 
@@ -174,7 +175,7 @@ def test_more_engines_carry_more_users_and_never_answer_slower(capsys: pytest.Ca
     assert users["four-servers"] == 4 * users["one-gpu"]
     for row in chat["rows"]:
         assert row["four-servers"]["answer_p95_s"] <= row["one-gpu"]["answer_p95_s"]
-        assert row["four-servers"]["answer_p95_s"] >= scale.chat_engine(question(), 1, CATALOG, DATA).answer_s(1) - 0.1
+        assert row["four-servers"]["answer_p95_s"] >= chat_engine(question(), 1, CATALOG, DATA).answer_s(1) - 0.1
 
 
 def test_two_servers_and_two_cards_give_the_same_tokens_at_different_prices(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,14 +189,14 @@ def test_two_servers_and_two_cards_give_the_same_tokens_at_different_prices(caps
 def test_cost_per_million_is_purchase_and_power_over_tokens() -> None:
     watts = DATA.host_w + L40S.power_max_w
     month = 27_500 / 36 + watts / 1000 * 730 * DATA.pue * DATA.kwh
-    assert scale.month(question(), 1, 1, DATA) == pytest.approx(month)
-    assert scale.per_million(month, 100.0, 0.5) == pytest.approx(month / (100 * 0.5 * 730 * 3600) * 1e6)
+    assert month(question(), 1, 1, DATA) == pytest.approx(month)
+    assert per_million(month, 100.0, 0.5) == pytest.approx(month / (100 * 0.5 * 730 * 3600) * 1e6)
 
 
 def test_servers_for_a_load_carry_it_with_one_lost(capsys: pytest.CaptureFixture[str]) -> None:
     nodes = plain(capsys, "--scenario", "chat", "--users", "400")["nodes"]
     for option in nodes["options"]:
-        each = scale.carried(question(), option["gpus_per_engine"], CATALOG, DATA)
+        each = carried(question(), option["gpus_per_engine"], CATALOG, DATA)
         lost = max(gpus for _, gpus in option["sizes"]) // option["gpus_per_engine"]
         assert option["served"] == 400
         assert (option["engines"] - lost) * each >= 400

@@ -13,7 +13,7 @@ from ..errors import EXIT_DONE, EXIT_FAIL, InputError
 if TYPE_CHECKING:
     from ..catalog import Catalog, Format, Gpu, Model
     from ..catalog.scaling import Scaling
-    from .scale import Question
+    from .scale_engine import Question
 
 MOST_USERS = 10**9
 
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the answer: 0, or 20 where the users cannot be carried. Raises InputError (exit 2) for wrong input."""
     from ..catalog import load_catalog
     from ..catalog.scaling import load_scaling
-    from .scale import SCENARIOS, answer
+    from .scale import answer
+    from .scale_engine import SCENARIOS
     from .scale_text import lines
 
     catalog, data = load_catalog(), load_scaling()
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _question(args: argparse.Namespace, catalog: Catalog, data: Scaling) -> Question:
-    from .scale import Question
+    from .scale_engine import Question
 
     how = " (or add it to catalog/{}, see docs/catalog.md)"
     gpu_name = _known("--gpu", args.gpu or data.gpu, catalog.gpus, how.format("gpus.yml"))
@@ -67,7 +68,7 @@ def _weights(
     args: argparse.Namespace, model: Model, gpu_name: str, gpu: Gpu, catalog: Catalog, data: Scaling
 ) -> Format:
     """The asked format; else the data's for its own model; else the most bits that keep half of the users a GPU."""
-    from .scale import Question, carried, width
+    from .scale_engine import Question, carried, width
 
     if args.format:
         fix = " (or add it to catalog/formats.yml, see docs/catalog.md)"

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 
 from ..catalog import Catalog
 from ..catalog.scaling import Scaling
-from . import latency, scale, training
+from . import latency, training
 from .finding import Finding
 from .queueing import waiting
+from .scale_engine import SCENARIOS, Question, chat_engine, width
+from .scale_tables import batch
 
 LARGE = "llama-3.1-70b-instruct"
 FRAMEWORK = "framework, section"
 
 
-def findings(question: scale.Question, scenarios: Sequence[str], catalog: Catalog, data: Scaling) -> Iterator[Finding]:
+def findings(question: Question, scenarios: Sequence[str], catalog: Catalog, data: Scaling) -> Iterator[Finding]:
     """What is wrong in the framework for these scenarios, with figures of the GPU and model asked for."""
     yield from _links(question, catalog, data)
     if "chat" in scenarios:
@@ -26,11 +28,11 @@ def findings(question: scale.Question, scenarios: Sequence[str], catalog: Catalo
         yield _memory_rule(catalog)
     if "training" in scenarios:
         yield from _training(question, catalog, data)
-    if set(scenarios) == set(scale.SCENARIOS):
+    if set(scenarios) == set(SCENARIOS):
         yield from _ways(question, data)
 
 
-def _links(question: scale.Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
+def _links(question: Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
     framework = catalog.gpus[data.gpu]
     if framework.nvlink:
         return
@@ -49,14 +51,14 @@ def _links(question: scale.Question, catalog: Catalog, data: Scaling) -> Iterato
     )
 
 
-def _responses(question: scale.Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
+def _responses(question: Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
     model, weights = catalog.models[LARGE], catalog.formats["awq-int4"]
     tokens = data.chat_answer_tokens
     floor = latency.note_floor(model, weights, question.gpu, 2, tokens)
-    gpus = scale.width(question, catalog, data)
+    gpus = width(question, catalog, data)
     own = ""
     if gpus:
-        alone = scale.chat_engine(question, gpus, catalog, data).answer_s(1)
+        alone = chat_engine(question, gpus, catalog, data).answer_s(1)
         own = f", and one of {question.model.name} takes {alone:.1f} s alone on {gpus} x {question.gpu_name}"
     yield Finding(
         "p95-two-seconds-never-clears",
@@ -68,7 +70,7 @@ def _responses(question: scale.Question, catalog: Catalog, data: Scaling) -> Ite
         "alarm on the first token (p95 > 1 s) and on the time in the queue, which another engine does shorten",
         f"{FRAMEWORK} 27.6; bytes per token / memory bandwidth",
     )
-    engine = scale.chat_engine(question, gpus, catalog, data) if gpus else None
+    engine = chat_engine(question, gpus, catalog, data) if gpus else None
     if engine is None:
         return
     busiest = max(data.chat_users)
@@ -85,9 +87,9 @@ def _responses(question: scale.Question, catalog: Catalog, data: Scaling) -> Ite
     )
 
 
-def _nodes_and_decoding(question: scale.Question, catalog: Catalog, data: Scaling) -> Finding:
-    gpus = scale.width(question, catalog, data) or 1
-    engine = scale.chat_engine(question, gpus, catalog, data)
+def _nodes_and_decoding(question: Question, catalog: Catalog, data: Scaling) -> Finding:
+    gpus = width(question, catalog, data) or 1
+    engine = chat_engine(question, gpus, catalog, data)
     return Finding(
         "nodes-shorten-the-queue-only",
         "minor",
@@ -101,8 +103,8 @@ def _nodes_and_decoding(question: scale.Question, catalog: Catalog, data: Scalin
     )
 
 
-def _batches(question: scale.Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
-    rows = {row["name"]: row for row in scale.batch(question, catalog, data)["rows"]}
+def _batches(question: Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
+    rows = {row["name"]: row for row in batch(question, catalog, data)["rows"]}
     said, cost = data.batch_table["one-gpu"]
     row = next((row for row in rows.values() if row["fits"]), None)
     if row:
@@ -158,7 +160,7 @@ def _memory_rule(catalog: Catalog) -> Finding:
     )
 
 
-def _training(question: scale.Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
+def _training(question: Question, catalog: Catalog, data: Scaling) -> Iterator[Finding]:
     usable = training.usable_bytes(catalog.gpus[data.gpu], data) / 1e9
     per = sum(data.methods["full"])
     for below, cards in data.training_tree[:2]:
@@ -193,7 +195,7 @@ def _training(question: scale.Question, catalog: Catalog, data: Scaling) -> Iter
     )
 
 
-def _ways(question: scale.Question, data: Scaling) -> Iterator[Finding]:
+def _ways(question: Question, data: Scaling) -> Iterator[Finding]:
     one, two = data.server(question.gpu_name, 1), data.server(question.gpu_name, 2)
     if one is not None and two is not None:
         yield Finding(
