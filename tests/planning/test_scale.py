@@ -188,9 +188,9 @@ def test_two_servers_and_two_cards_give_the_same_tokens_at_different_prices(caps
 
 def test_cost_per_million_is_purchase_and_power_over_tokens() -> None:
     watts = DATA.host_w + L40S.power_max_w
-    month = 27_500 / 36 + watts / 1000 * 730 * DATA.pue * DATA.kwh
-    assert month(question(), 1, 1, DATA) == pytest.approx(month)
-    assert per_million(month, 100.0, 0.5) == pytest.approx(month / (100 * 0.5 * 730 * 3600) * 1e6)
+    cost = 27_500 / 36 + watts / 1000 * 730 * DATA.pue * DATA.kwh
+    assert month(question(), 1, 1, DATA) == pytest.approx(cost)
+    assert per_million(cost, 100.0, 0.5) == pytest.approx(cost / (100 * 0.5 * 730 * 3600) * 1e6)
 
 
 def test_servers_for_a_load_carry_it_with_one_lost(capsys: pytest.CaptureFixture[str]) -> None:
