@@ -137,6 +137,10 @@ waiting:
   description: Of RV(kept), what stayed because its cloud leg does not answer.
   type: list
   returned: always
+slow:
+  description: What moves although its target is slow, as sentences; they are warnings.
+  type: list
+  returned: always
 changes:
   description: The gateway's latest changes as its journal tells them, for C(record_changes).
   type: list
@@ -175,7 +179,7 @@ def _carry_out(module: AnsibleModule, place: orders.Place) -> dict[str, Any]:
     unconfirmed = [one["problem"] for one in answer["readback"].values() if one["problem"]]
     if unconfirmed:
         module.fail_json(msg="written, but not in force: " + "; ".join(unconfirmed), **answer)
-    for warning in (*answer["problems"], *answer["held"]):
+    for warning in (*answer["problems"], *answer["held"], *answer["slow"]):
         module.warn(warning)
     after = {pool: orders.read_raw(place.table(pool)) for pool in orders.POOLS}
     diff = [

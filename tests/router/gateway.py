@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,11 +33,14 @@ class Web:
     def __init__(self, table_file: Path | None = None) -> None:
         self.table_file, self.status, self.lag = table_file, 200, 0
         self.answers_questions = False
+        self.hold = threading.Event()  # set: connections are taken, answers wait until it is cleared
         self.more: dict[str, Any] = {}
         web = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                while web.hold.is_set():
+                    time.sleep(0.01)
                 status, body = web.answer(self.path)
                 self.send_response(status)
                 self.end_headers()
@@ -64,6 +68,7 @@ class Web:
         return 200, json.dumps(said).encode()
 
     def stop(self) -> None:
+        self.hold.clear()
         self.server.shutdown()
         self.server.server_close()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gpu_cutover.errors import InputError, Refused
-from gpu_cutover.router import orders
+from gpu_cutover.router import orders, readiness
 from gpu_cutover.router.journal import Journal
 from gpu_cutover.router.orders import Order, Place, carry_out, parse_order
 
@@ -98,6 +98,75 @@ def test_a_cloud_whose_last_minute_failed_is_silent_although_litellm_answers(gat
     answer = carry_out(order(tenant="zam"), gateway.place)
     assert gateway.states()["zam"] == {"chat": "onprem", "audio": "cloud"}
     assert "all failed" in answer["waiting"][0]
+
+
+def remember(gateway: Gateway, *attempts: tuple[float, str, str, str]) -> None:
+    """Records of (seconds ago, leg, route, outcome)."""
+    now = time.time()
+    lines = [
+        json.dumps({"t": now - age, "leg": leg, "route": route, "outcome": how}) for age, leg, route, how in attempts
+    ]
+    (gateway.folder / "requests-hybrid.jsonl").write_text("\n".join([*lines, ""]))
+
+
+def test_a_busy_cloud_takes_them_back_with_a_warning(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LEG_S", 0.3)
+    gateway.cloud.hold.set()
+    remember(gateway, (20, "cloud", "embed", "ok"), (2, "cloud", "chat", "error"))
+    answer = carry_out(order(tenant="zam"), gateway.place)
+    assert gateway.states()["zam"] == {"chat": "cloud", "audio": "cloud"}
+    assert (answer["waiting"], answer["outcome"]) == ([], "done")
+    assert answer["slow"] == [
+        f"{route} goes to a slow leg: {gateway.cloud.url} said nothing within 0.3 s, but it answered others in the "
+        "last 60 s"
+        for route in ("audio", "chat")
+    ]
+
+
+@pytest.mark.parametrize(
+    "past", [[], [(61.0, "cloud", "chat", "ok")], [(5.0, "onprem", "chat", "ok")], [(5.0, "cloud", "chat", "timeout")]]
+)
+def test_a_cloud_that_takes_connections_and_answered_nobody_lately_is_silent(
+    gateway: Gateway, past: list[tuple[float, str, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "LEG_S", 0.3)
+    gateway.cloud.hold.set()
+    remember(gateway, *past)
+    answer = carry_out(order(tenant="zam"), gateway.place)
+    assert gateway.states()["zam"] == TENANTS["zam"]["routes"]
+    assert (len(answer["waiting"]), answer["slow"], answer["neither"]) == (2, [], [])
+
+
+def test_a_cloud_that_refuses_is_dead_whatever_it_answered_before(gateway: Gateway) -> None:
+    gateway.cloud.stop()
+    remember(gateway, (1, "cloud", "chat", "ok"))
+    assert carry_out(order(tenant="zam"), gateway.place)["slow"] == []
+    assert gateway.states()["zam"] == TENANTS["zam"]["routes"]
+
+
+def test_a_busy_machine_of_ours_takes_a_cutover_with_a_warning(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "LEG_S", 0.3)
+    gateway.engine.hold.set()
+    remember(gateway, (20, "onprem", "chat", "ok"))
+    answer = carry_out(order("set", states={"two": {"embed": "onprem"}}), gateway.place)
+    assert (answer["held"], gateway.states()["two"]["embed"]) == ([], "onprem")
+    assert "embed goes to a slow leg" in answer["slow"][0]
+
+
+def test_a_name_that_is_not_resolved_in_time_does_not_answer(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LEG_S", 0.1)
+    over = threading.Event()
+
+    def unresolved(url: str) -> tuple[str, bool]:
+        over.wait(20)
+        return "", False
+
+    monkeypatch.setattr(readiness, "_problem_of", unresolved)
+    answer = carry_out(order(tenant="zam"), gateway.place)
+    over.set()
+    assert "nothing came of it within 0.1 s" in answer["waiting"][0]
 
 
 def test_an_open_breaker_holds_a_cutover(gateway: Gateway) -> None:

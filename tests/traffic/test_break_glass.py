@@ -249,6 +249,18 @@ def test_nobody_is_sent_to_a_cloud_that_does_not_answer(site: Site, capsys: pyte
     assert site.states() == {"gw1": THERE, "gw2": THERE}
 
 
+def test_a_cloud_that_is_only_busy_takes_everybody_back_and_the_command_says_so(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for gateway in site.gateways.values():
+        gateway.cloud.hold.set()
+        answered = {"t": time.time() - 5, "leg": "cloud", "route": "chat", "outcome": "ok"}
+        (gateway.folder / "requests-hybrid.jsonl").write_text(json.dumps(answered) + "\n")
+    assert cut(site, "rollback", "doc-zam") == 0
+    assert "gw1: chat goes to a slow leg" in capsys.readouterr().out
+    assert site.states()["gw2"]["doc-zam"] == HOME["doc-zam"]
+
+
 def test_where_neither_side_answers_it_holds_and_says_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     for gateway in site.gateways.values():
         gateway.cloud.stop()

@@ -22,7 +22,7 @@ from ..errors import InputError, Refused
 from . import change, readiness
 from .change import Kept, Raw, States
 from .journal import JOURNAL, Journal, Line
-from .readiness import Silent
+from .readiness import Legs, Silent
 from .table import POOLS, ROUTES, STATES, parse_table
 
 LOCK_PATIENCE_S = 4.0
@@ -123,12 +123,14 @@ def carry_out(order: Order, place: Place, clock: Callable[[], float] = time.time
         explained, problems = _explained(order, journal, place, clock)
         before = {pool: raw for pool in POOLS if (raw := read_raw(place.table(pool))) is not None}
         _expected(order, before)
-        silent = _silent(order, before, place, clock())
+        legs = _legs(order, before, place, clock())
+        silent = legs.silent
         kept: list[Kept] = []
         held = _held(order, before, silent)
         now = _iso(clock())
         wanted = {} if held else _changed(order, before, silent, kept, now, place)
-        answer = {**_told(order, before, wanted, silent, kept, held), "explained": explained, "problems": problems}
+        answer = {**_told(order, before, wanted, silent, kept, held), "slow": _slow_sentences(order, before, legs)}
+        answer |= {"explained": explained, "problems": problems}
         if order.write and not held:
             written = _write(order, before, wanted, place, journal, answer, clock)
             answer |= {**written, "problems": problems + written["problems"]}
@@ -345,22 +347,34 @@ def _goal(order: Order, raw: Raw, name: str, route: str, state: str) -> str:
     return "cloud" if leaves and raw["pool"] == "hybrid" else ""
 
 
-def _silent(order: Order, before: Mapping[str, Raw], place: Place, now: float) -> Silent:
+def _legs(order: Order, before: Mapping[str, Raw], place: Place, now: float) -> Legs:
+    """Which legs answer, as far as the order wants to know."""
+    nothing: Silent = {"cloud": {}, "onprem": {}}
     if order.silent is not None:
-        return order.silent
+        return Legs(order.silent, nothing)
     table = before.get("hybrid")
     if order.check == "none" or table is None:
-        return {"cloud": {}, "onprem": {}}
+        return Legs(nothing, nothing)
     try:
         router = readiness.health(place.ports["hybrid"]) if "hybrid" in place.ports else {}
     except (OSError, ValueError):
         router = {}
     targets = _targets(order, before)
-    silent = readiness.silent_legs(table, router, place.records, now, targets["cloud"] | targets["onprem"])
+    legs = readiness.look(table, router, place.records, now, targets["cloud"] | targets["onprem"])
     if order.check == "ask":
         for side, routes in targets.items():
-            silent[side] |= readiness.ask_legs(table, router, side, routes - set(silent[side]))
-    return silent
+            asked = routes - set(legs.silent[side]) - set(legs.slow[side])
+            legs.silent[side].update(readiness.ask_legs(table, router, side, asked))
+    return legs
+
+
+def _slow_sentences(order: Order, before: Mapping[str, Raw], legs: Legs) -> list[str]:
+    """What traffic moves to although it is slow."""
+    return [
+        f"{route} goes to a slow leg: {legs.slow[side][route]}"
+        for side, routes in _targets(order, before).items()
+        for route in sorted(routes & set(legs.slow[side]))
+    ]
 
 
 def _held(order: Order, before: Mapping[str, Raw], silent: Silent) -> list[str]:

@@ -53,7 +53,7 @@ def change(
             started, sent = time.monotonic(), True
             answers = gateways.ask_each(plan.orders)
             done = time.monotonic()
-            end = judge.ending(answers, plan.stale)
+            end = judge.ending(answers, plan.stale, plan.slow)
             _tell(order, answers, end, done - started, done - began, say)
             files = _record(site_dir, gateways, answers, {str(order["id"]): end.unknown}, say)
     except KeyboardInterrupt:
@@ -86,7 +86,7 @@ def _warn_of_a_run(site_dir: Path) -> None:
 def _predicted(plan: judge.Plan, as_json: bool, say: Say) -> int:
     lines = judge.moved(plan.predicted) or ["nothing would change"]
     kept = list(dict.fromkeys(sentence for one in plan.predicted.values() for sentence in one["kept"]))
-    for line in (*lines, *kept):
+    for line in (*lines, *plan.slow, *kept):
         say(f"  {line}")
     say(f"(dry run on {', '.join(plan.orders)}: nothing changed, nothing recorded)")
     if as_json:

@@ -23,6 +23,11 @@ class Plan:
     stale: dict[str, str]
     predicted: dict[str, Answer] = field(default_factory=dict)
 
+    @property
+    def slow(self) -> list[str]:
+        """What moves although its target is slow."""
+        return [f"{host}: {sentence}" for host, one in self.predicted.items() for sentence in one.get("slow", [])]
+
 
 def plan(order: Mapping[str, Any], predicted: Mapping[str, Answer], lost: Mapping[str, str], degraded: bool) -> Plan:
     """Decide from every gateway's prediction whether and where the order is carried out.
@@ -93,8 +98,8 @@ class Ending:
     changed: bool
 
 
-def ending(answers: Mapping[str, Answer], stale: Mapping[str, str]) -> Ending:
-    """Judge the answers to the orders that were sent."""
+def ending(answers: Mapping[str, Answer], stale: Mapping[str, str], slow: Sequence[str] = ()) -> Ending:
+    """Judge the answers to the orders that were sent. `slow`: told, and no reason for another exit code."""
     unknown = {host: str(one.get("message")) for host, one in answers.items() if not one.get("ok")}
     good = {host: one for host, one in answers.items() if one.get("ok")}
     told = [
@@ -112,6 +117,7 @@ def ending(answers: Mapping[str, Answer], stale: Mapping[str, str]) -> Ending:
         told.append(f"{' and '.join(good)} do not hold the same states: gpu-cutover route show")
     wrong = bool(told)
     told += [f"{host} is stale: it goes on as before ({why})" for host, why in stale.items()]
+    told += slow
     kept = list(dict.fromkeys(sentence for one in good.values() for sentence in one["kept"]))
     told += kept
     waiting = [sentence for one in good.values() for sentence in one["waiting"]]
