@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gpu_cutover.catalog import Catalog, Tier, load_catalog
 from gpu_cutover.catalog.choices import load_choices
 from gpu_cutover.guard.placement import difference, parse_plan, render, wanted_digests
-from gpu_cutover.planning import fit, search
+from gpu_cutover.planning import bounding, fit, judging, search
 from gpu_cutover.planning.demand import Demand, demands
 from gpu_cutover.planning.derive import derive
 from gpu_cutover.planning.placement import (
@@ -31,7 +31,7 @@ from gpu_cutover.planning.placement import (
     declared_placements,
     declared_wishes,
 )
-from gpu_cutover.planning.search import Seat, Seats
+from gpu_cutover.planning.seating import Key, Seat, Seats
 from gpu_cutover.site import Site, load_site
 
 CATALOG = load_catalog()
@@ -200,8 +200,8 @@ def test_the_search_looks_at_few_of_all_placements(name: str, monkeypatch: pytes
 
         return counted
 
-    monkeypatch.setattr(search, "score", counting(search.score))
-    monkeypatch.setattr(search, "bound", counting(search.bound))
+    monkeypatch.setattr(search, "score", counting(judging.score))
+    monkeypatch.setattr(search, "bound", counting(bounding.bound))
     planned(name, free=True)
     assert 0 < looked < 6000
 
@@ -445,10 +445,10 @@ def every_assignment(case: Case) -> Iterator[Seats]:
 def test_nothing_is_better_than_the_best(setup: Setup, lost: int | None) -> None:
     case = setup.case(setup.best() if lost is not None else None, lost)
     keys = [
-        (search.score(case.problem, seats), search.numbers(case.problem, seats)) for seats in every_assignment(case)
+        (judging.score(case.problem, seats), search.numbers(case.problem, seats)) for seats in every_assignment(case)
     ]
     solved = search.solve(case.problem)
-    score = search.score(case.problem, solved)
+    score = judging.score(case.problem, solved)
     assert score == max(key[0] for key in keys)
     assert search.numbers(case.problem, solved) == max(key[1] for key in keys if key[0] == score)
 
@@ -457,10 +457,10 @@ def test_nothing_is_better_than_the_best(setup: Setup, lost: int | None) -> None
 @given(setups(), st.none() | st.integers(0, 1))
 def test_no_bound_is_below_what_can_become_of_it(setup: Setup, lost: int | None) -> None:
     case = setup.case(setup.best() if lost is not None else None, lost)
-    groups = [search.grouped(case.problem, group) for group in case.problem.groups]
-    highest: dict[object, tuple[search.Key, Seats, int]] = {}
+    groups = [bounding.grouped(case.problem, group) for group in case.problem.groups]
+    highest: dict[object, tuple[Key, Seats, int]] = {}
     for seats in every_assignment(case):
-        score = search.score(case.problem, seats)
+        score = judging.score(case.problem, seats)
         for decided in range(1, len(groups)):
             engines = [engine for group in groups[:decided] for engine in group.engines]
             begun = tuple(seat for seat in seats if seat.engine in engines)
@@ -468,7 +468,7 @@ def test_no_bound_is_below_what_can_become_of_it(setup: Setup, lost: int | None)
             if key not in highest or highest[key][0] < score:
                 highest[key] = score, begun, decided
     for score, begun, decided in highest.values():
-        assert search.bound(case.problem, begun, groups[decided:]) >= score
+        assert bounding.bound(case.problem, begun, groups[decided:]) >= score
 
 
 @quick

@@ -1,7 +1,7 @@
 """Which engine on which GPUs: the best placement of a node, healthy and with each GPU lost. Pure.
 
-Exact (search.py). Memory and legality are fit.py's, the same that `site check` refuses by; what counts how much is
-catalog/choices.yml. Bytes are shown in GiB.
+Exact (search.py, by the levels of judging.py). Memory and legality are fit.py's, the same that `site check` refuses
+by; what counts how much is catalog/choices.yml. Bytes are shown in GiB.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..catalog import Catalog, Gpu, Tier, lookup
 from ..catalog.choices import Candidate, load_choices
 from ..site import rules
 from ..site.model import Site
-from . import fit, search
+from . import fit, judging, search, seating
 from .demand import Demand
 from .demand import demands as demands_of
 from .fit import GIB, Instance
 from .flags import vllm_flags
-from .search import Answers, Before, Engine, Problem, Seat, Seats
+from .seating import Answers, Before, Engine, Problem, Seat, Seats
 
 HEALTHY = rules.HEALTHY
 TEXT_ROUTES = (
@@ -282,7 +282,7 @@ class Case:
     def engine(self, number: int) -> Engine:
         """A wish as the search sees it."""
         wish = self.wishes[number]
-        return search.engine(
+        return seating.engine(
             number,
             wish.model,
             _instance(wish, self.catalog),
@@ -296,8 +296,8 @@ class Case:
 
     def placement(self, seats: Seats, by: Mapping[str, Seat | str | None] | None = None) -> Placement:
         """An assignment told; `by` says who answers where that is declared and not to be found."""
-        sizes = search.shares(self.problem, seats)
-        found = search.answers(self.problem, seats, sizes, by or search.who(self.problem, seats))
+        sizes = judging.shares(self.problem, seats)
+        found = judging.answers(self.problem, seats, sizes, by or judging.who(self.problem, seats))
         models = self._placed(seats)
         answers = {route: _model(found.by[route]) for route in self.routes}
         degraded, off = self._short(found)
@@ -523,11 +523,11 @@ def better(site: Site, catalog: Catalog) -> dict[str, str]:
         healthy = declared[HEALTHY] if name != HEALTHY else None
         case = _declared_case(site, name, catalog, wanted, healthy)
         seats = _declared_seats(case, site, name)
-        sizes = search.shares(case.problem, seats)
-        answers = search.answers(case.problem, seats, sizes, _declared_answers(site, name, seats))
+        sizes = judging.shares(case.problem, seats)
+        answers = judging.answers(case.problem, seats, sizes, _declared_answers(site, name, seats))
         optimum = search.solve(case.problem, seats)
-        mine = search.judged(case.problem, seats, sizes, answers, answers)
-        if mine < search.score(case.problem, optimum):
+        mine = judging.judged(case.problem, seats, sizes, answers, answers)
+        if mine < judging.score(case.problem, optimum):
             remarks[name] = difference(placement, case.placement(optimum))
     return remarks
 
