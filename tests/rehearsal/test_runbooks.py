@@ -4,13 +4,12 @@
 ```sh derated   must exit 0, with GPU 2 de-rated by a fan failure first
 ```sh refused   must exit 2 or 10: it shows how the tool says no
 ```sh cloudless must exit 10, with a cloud that answers every request with an error
-Days 6, 8 and 9 are run by the rehearsal itself and by the tests of interrupted runs.
+Days 6, 8 and 9 are run by the rehearsal itself and by the tests of interrupted runs; days 1 to 5 have their own test.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from pathlib import Path
 
@@ -21,23 +20,12 @@ from .conftest import ROOT, RehearsedSite
 pytestmark = [pytest.mark.twin, pytest.mark.timeout(1200)]
 RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "README.md")
 BLOCK = re.compile(r"^```sh *(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-RUN_ELSEWHERE = {"day-06.md", "day-08.md", "day-09.md"}
+PREPARATION = range(1, 6)
+RUN_ELSEWHERE = {f"day-{number:02}.md" for number in (*PREPARATION, 6, 8, 9)}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind or "plain", text) for kind, text in BLOCK.findall(page.read_text())]
-
-
-def execute(site: RehearsedSite, text: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    script = text.replace("report.html", str(directory / "report.html"))
-    return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=ROOT,
-        env=site.environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
 
 
 def wait_until_the_guard_derates(site: RehearsedSite, gpu: int) -> None:
@@ -69,17 +57,21 @@ def test_the_blocks_of_the_page_do_what_it_says(rehearsed: RehearsedSite, page: 
             wait_until_the_guard_derates(rehearsed, gpu=2)
         if kind == "derated" and "play restore" in text:
             wait_until_cool(rehearsed)
-        if page.name == "day-05.md":
-            rehearsed.give_the_model_back()
         if page.name == "day-10.md":
             rehearsed.bring_back_the_first_tenant()
         if kind == "cloudless":
             rehearsed.run("twin", "fault", "cloud", "error", "-i", str(rehearsed.directory))
-        done = execute(rehearsed, text, tmp_path)
+        done = rehearsed.command_block(text.replace("report.html", str(tmp_path / "report.html")))
         if kind == "cloudless":
             rehearsed.run("twin", "fault", "clear", "-i", str(rehearsed.directory))
         expected = {"refused": {2, 10}, "cloudless": {10}}.get(kind, {0})
         assert done.returncode in expected, f"{page.name}\n{text}\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("number", PREPARATION)
+def test_the_page_of_a_day_of_preparation_does_what_it_says(rehearsed: RehearsedSite, number: int) -> None:
+    done = rehearsed.second_run(number)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.stem)
