@@ -38,4 +38,8 @@ files:
   description: Names of the new records.
   type: list
   returned: success
+recorded:
+  description: Of O(changes), the names of those that the ledger tells now, for the module C(route_table).
+  type: list
+  returned: success
 """

@@ -66,6 +66,10 @@ options:
     type: list
     elements: str
     default: [hybrid, sealed]
+  recorded:
+    description: Names of changes that the ledger tells, as C(record_changes) returned them; the journal notes it.
+    type: list
+    elements: str
   expect:
     description: States that must be found before, else the module fails. C({tenant: {route: state or list of states}}).
     type: dict
@@ -145,6 +149,10 @@ changes:
   description: The gateway's latest changes as its journal tells them, for C(record_changes).
   type: list
   returned: always
+noted:
+  description: Of O(recorded), what the journal did not know yet.
+  type: list
+  returned: with O(recorded)
 took_s:
   description: Seconds from first read to last read-back (and the routers' confirmation where asked for).
   type: float
@@ -198,6 +206,16 @@ def _carry_out(module: AnsibleModule, place: orders.Place) -> dict[str, Any]:
     return {**answer, "diff": diff, "changes": changes}
 
 
+def _note(module: AnsibleModule, place: orders.Place) -> None:
+    """Bookkeeping of the controller's own: it never counts as a change, and what fails is told again next time."""
+    try:
+        noted = [] if module.check_mode else orders.acknowledge(module.params["recorded"], place)
+    except (Refused, OSError) as error:
+        module.warn(f"the journal does not know yet what is recorded: {error}")
+        noted = []
+    module.exit_json(changed=False, noted=noted)
+
+
 def _text(raw: Any) -> str:
     return "" if raw is None else json.dumps(raw, indent=1, sort_keys=True) + "\n"
 
@@ -209,7 +227,7 @@ def main() -> None:
         "route": {"type": "str"},
         "accept_off": {"type": "bool", "default": False},
     }
-    kinds = ("install", "set", "roll_back", "roll_back_model", "clear_model")
+    kinds = ("install", "set", "roll_back", "roll_back_model", "clear_model", "recorded")
     module = AnsibleModule(
         argument_spec={
             "directory": {"type": "path", "default": "/etc/gpu-cutover/router"},
@@ -221,6 +239,7 @@ def main() -> None:
             "roll_back": {"type": "dict", "options": roll_back},
             "roll_back_model": {"type": "str"},
             "clear_model": {"type": "str"},
+            "recorded": {"type": "list", "elements": "str"},
             "pools": {
                 "type": "list",
                 "elements": "str",
@@ -242,6 +261,8 @@ def main() -> None:
     os.umask(0o002)  # the group writes tables too: the watch rolls back by itself
     params = module.params
     directory = Path(params["directory"])
+    if params["recorded"] is not None:
+        _note(module, orders.Place(directory, Path(params["journal"])))
     if module.check_mode and not params["install"] and not any(directory.glob("*.json")):
         module.warn(f"{directory} has no route tables yet (day 4 installs them), so only predicted")
         empty: dict[str, Any] = {"before": {}, "after": params["set"] or {}, "versions": {}, "took_s": 0.0}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gpu_cutover.cli import main
+from gpu_cutover.router.journal import Journal
 
 from .test_break_glass import HOME, INSIDE, THERE
 from .two_gateways import ROOT, Site, fill
@@ -71,6 +72,7 @@ def test_everybody_goes_back_and_the_record_says_what_the_other_way_says(site: S
     assert "klinik-amanah/chat stays onprem" in done.stdout
     (by_ansible,) = site.records()
     assert by_ansible.data["path"] == "ansible"
+    assert [Journal(gateway.place.journal).unrecorded() for gateway in site.gateways.values()] == [[], []]
     for gateway in site.gateways.values():
         gateway.place.journal.unlink()
         fill(gateway)

@@ -2,21 +2,27 @@
 
 `/var/lib/gpu-cutover/changes.jsonl`: a line `begun` reaches the disk before a table is touched, a line `ended` after it
 was read back. Both carry the change's id. Only the last line can be a `begun` without its end: whoever holds the lock
-next explains it first (`orders`).
+next explains it first (`orders`). A line `recorded` names changes that the controller says are in the ledger.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 JOURNAL = Path("/var/lib/gpu-cutover/changes.jsonl")
 MAX_BYTES = 8 * 1024 * 1024  # then it becomes `<name>.1`; some ten thousand changes
+LEDGER_KINDS = ("cutover", "rollback")
 Line = dict[str, Any]
+
+
+def belongs_in_ledger(entry: Mapping[str, Any]) -> bool:
+    """Is an ended change one that the ledger must tell? Drills and mirrors are told by whoever ordered them."""
+    return entry.get("order", {}).get("record") in LEDGER_KINDS and entry.get("outcome") != "not done"
 
 
 class Journal:
@@ -67,16 +73,30 @@ class Journal:
 
         `after`: only those after the change of that id; all where the journal does not know it.
         """
-        begun: dict[str, Line] = {}
-        ended: list[Line] = []
-        for line in _lines(self.path.with_name(self.path.name + ".1")) + _lines(self.path):
-            if line.get("phase") == "begun":
-                begun[str(line.get("id"))] = line
-            elif line.get("phase") == "ended":
-                start = begun.pop(str(line.get("id")), {})
-                ended.append({**start, **line, "began": start.get("t", line.get("t"))})
+        ended = _ended(self._all())
         ids = [entry["id"] for entry in ended]
         return ended[ids.index(after) + 1 :] if after in ids else ended
+
+    def unrecorded(self) -> list[Line]:
+        """Ended changes that the ledger must tell, and that nobody said it does; oldest first."""
+        lines = self._all()
+        known = {str(id) for line in lines if line.get("phase") == "recorded" for id in line.get("ids", ())}
+        return [entry for entry in _ended(lines) if belongs_in_ledger(entry) and entry["id"] not in known]
+
+    def _all(self) -> list[Line]:
+        return _lines(self.path.with_name(self.path.name + ".1")) + _lines(self.path)
+
+
+def _ended(lines: Iterable[Line]) -> list[Line]:
+    begun: dict[str, Line] = {}
+    ended: list[Line] = []
+    for line in lines:
+        if line.get("phase") == "begun":
+            begun[str(line.get("id"))] = line
+        elif line.get("phase") == "ended":
+            start = begun.pop(str(line.get("id")), {})
+            ended.append({**start, **line, "began": start.get("t", line.get("t"))})
+    return ended
 
 
 def _ends_whole(descriptor: int) -> bool:

@@ -11,8 +11,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from ..errors import InputError, Refused
 from . import change, readiness
 from .change import Kept, Raw, States
+from .files import kept_copy
 from .journal import JOURNAL, Journal, Line
 from .readiness import Legs, Silent
 from .table import POOLS, ROUTES, STATES, parse_table
@@ -121,7 +122,8 @@ def carry_out(order: Order, place: Place, clock: Callable[[], float] = time.time
     journal = Journal(place.journal, _group_of(place.tables))
     with _locked(place.tables / ".lock", order.write):
         explained, problems = _explained(order, journal, place, clock)
-        before = {pool: raw for pool in POOLS if (raw := read_raw(place.table(pool))) is not None}
+        before, spoilt = _tables(order, place)
+        problems += spoilt
         _expected(order, before)
         legs = _legs(order, before, place, clock())
         silent = legs.silent
@@ -135,6 +137,18 @@ def carry_out(order: Order, place: Place, clock: Callable[[], float] = time.time
             written = _write(order, before, wanted, place, journal, answer, clock)
             answer |= {**written, "problems": problems + written["problems"]}
     return {**answer, "took_s": round(time.monotonic() - began, 4)}
+
+
+def acknowledge(ids: Iterable[str], place: Place, clock: Callable[[], float] = time.time) -> list[str]:
+    """Note that the ledger tells these changes; the ids that were news. Raises Refused, OSError."""
+    journal = Journal(place.journal, _group_of(place.tables))
+    with _locked(place.tables / ".lock", True):
+        explain(journal, place, clock)
+        wanted = set(ids)
+        news = [entry["id"] for entry in journal.unrecorded() if entry["id"] in wanted]
+        if news:
+            journal.add({"phase": "recorded", "t": round(clock(), 3), "ids": news})
+    return news
 
 
 def _write(
@@ -204,9 +218,9 @@ def _explained(
     """What a crash left, explained; and why it could not be, which keeps nobody from the cloud."""
     try:
         return (explain(journal, place, clock) if order.write else None), []
-    except OSError as error:
+    except (OSError, InputError) as error:
         if order.takes_back:
-            return None, [f"{journal.path}: {error.strerror}; an earlier change may have been cut off"]
+            return None, [f"{journal.path}: {error}; an earlier change may have been cut off"]
         raise
 
 
@@ -431,6 +445,28 @@ def _told(
 # --- the disk, the routers ----------------------------------------------------------------------------------------
 
 
+def _tables(order: Order, place: Place) -> tuple[dict[str, Raw], list[str]]:
+    """Every pool's table, and what is wrong with them. Raises InputError for one that is no JSON.
+
+    Rollback is legal in every state: where somebody spoilt a table it goes on from the one that an order last wrote.
+    """
+    found, problems = {}, []
+    for pool in POOLS:
+        path = place.table(pool)
+        try:
+            raw = read_raw(path)
+            if raw is not None and order.takes_back:
+                parse_table(raw, str(path))
+        except InputError as error:
+            raw = read_raw(kept_copy(path)) if order.takes_back else None
+            if raw is None:
+                raise
+            problems.append(f"{error}; gone on from the table that was last ordered")
+        if raw is not None:
+            found[pool] = raw
+    return found, problems
+
+
 def read_raw(path: Path) -> Raw | None:
     """A table as plain data; None where there is none. Raises InputError for a file that is no JSON."""
     try:
@@ -459,6 +495,10 @@ def write_whole(path: Path, raw: Raw) -> None:
         os.close(directory)
     if path.read_bytes() != content:
         raise OSError(f"{path} was not read back as written: check the disk, then order it again")
+    with suppress(OSError):  # the table is in force; only who spoils it by hand makes anybody look for this
+        fresh.write_bytes(content)
+        fresh.chmod(0o644)
+        fresh.replace(kept_copy(path))
 
 
 def confirm(versions: Mapping[str, int], ports: Mapping[str, int], patience_s: float = CONFIRM_S) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import EXIT_DONE, EXIT_ERROR, EXIT_HOLD, EXIT_USAGE, InputError, Refused
 from . import change, readiness
 from .journal import Journal
-from .orders import Answer, Place, carry_out, parse_order, read_raw
+from .orders import Answer, Place, acknowledge, carry_out, parse_order, read_raw
 from .table import POOLS
 
 PORTS = {"hybrid": 9402, "sealed": 9403}
@@ -66,7 +66,13 @@ def respond(text: str, place: Place) -> Answer:
         if do == "show":
             return {"ok": True, **show(place)}
         if do == "journal":
-            return {"ok": True, "changes": Journal(place.journal).changes(data.get("after"))}
+            journal = Journal(place.journal)
+            unrecorded = [entry["id"] for entry in journal.unrecorded()]
+            return {"ok": True, "changes": journal.changes(data.get("after")), "unrecorded": unrecorded}
+        if do == "unrecorded":
+            return {"ok": True, "changes": [brief(entry) for entry in Journal(place.journal).unrecorded()]}
+        if do == "recorded":
+            return {"ok": True, "noted": acknowledge(map(str, data.get("ids", ())), place)}
         return {"ok": True, **carry_out(parse_order(data), place)}
     except InputError as error:
         said = {"file": error.file, "key": error.key, "problem": error.problem, "fix": error.fix}
@@ -90,6 +96,13 @@ def show(place: Place) -> dict[str, Any]:
         "policies": {name: tenant["policy"] for raw in raws.values() for name, tenant in raw["tenants"].items()},
         "pools": {pool: _pool(raw, place.ports.get(pool)) for pool, raw in raws.items()},
     }
+
+
+def brief(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A change of the journal in few words, for whoever only wants to know of it."""
+    order = entry["order"]
+    told = {key: entry.get(key) for key in ("id", "t", "outcome", "before", "after", "models_rolled_back")}
+    return {**told, **{key: order[key] for key in ("do", "by", "path", "reason", "model", "override")}}
 
 
 def _pool(raw: Mapping[str, Any], port: int | None) -> dict[str, Any]:

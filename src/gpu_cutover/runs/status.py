@@ -179,6 +179,7 @@ def text(status: Mapping[str, Any], now_s: float) -> str:
         lines += ["", f"last {len(events)} of {len(status['events'])} events"]
         lines += [_event_line(item, now_s) for item in events]
     lines += _routing_lines(status["routing"])
+    lines += _gateway_lines(status.get("gateways"))
     return "\n".join(lines)
 
 
@@ -237,3 +238,21 @@ def _routing_lines(table: Mapping[str, Mapping[str, str]]) -> list[str]:
         f"  {tenant:<18}" + "".join(f"{table[tenant].get(route, '–'):<9}" for route in routes)
         for tenant in sorted(table)
     ]
+
+
+def _gateway_lines(told: Mapping[str, Any] | None) -> list[str]:
+    """What the table above does not show yet."""
+    if told is None:
+        return []
+    lines = []
+    for change in told["changes"]:
+        when = _short(datetime.fromtimestamp(change["t"], UTC).isoformat())
+        lines.append(
+            f"  {when}  by {change['by']} ({change['path']}) on {', '.join(change['gateways'])}: {change['reason']}"
+        )
+        lines += [f"      {line}" for line in change["moved"]]
+    if lines:
+        lines = ["", "changed on the gateways and not in the ledger yet", *lines]
+        lines.append(f"  record them: {told['record_with']}")
+    not_asked = [f"{host} was not asked for changes of its own: {why}" for host, why in told["not_asked"].items()]
+    return lines + (["", *not_asked] if not_asked else [])

@@ -121,7 +121,10 @@ def _record(
 def record_from(
     site_dir: Path, gateways: Gateways, answers: Answers, unknown: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """Record what the journals tell and the ledger does not; also a change whose journal could not be written."""
+    """Record what the journals tell and the ledger does not; also a change whose journal could not be written.
+
+    Each gateway is told what of its changes the ledger has, so that it can say by itself what is missing.
+    """
     from ..evidence.records import read_status
 
     records = read_status(site_dir)
@@ -132,7 +135,11 @@ def record_from(
         entry = answer.get("entry")
         if entry and entry["id"] not in [one["id"] for one in changes.get(host, [])]:
             changes.setdefault(host, []).append(entry)
-    return [record.file for record in recorder.record(site_dir, changes, unknown)]
+    made = recorder.record(site_dir, changes, unknown)
+    known = recorder.recorded([*records, *made])
+    told_of = {host: [id for id in one.get("unrecorded", []) if (id, host) in known] for host, one in told.items()}
+    gateways.ask_each({host: {"do": "recorded", "ids": ids} for host, ids in told_of.items() if ids})
+    return [record.file for record in made]
 
 
 def _interrupted(sent: bool) -> int:

@@ -25,8 +25,15 @@ class Gateways:
     ...     answers = gateways.ask({"do": "show"})
     """
 
-    def __init__(self, site_dir: Path, command: str = COMMAND, find: Callable[[Path], list[Way]] = ways) -> None:
-        self._site_dir, self._command, self._find = site_dir, command, find
+    def __init__(
+        self,
+        site_dir: Path,
+        command: str = COMMAND,
+        find: Callable[[Path], list[Way]] = ways,
+        open_s: float = OPEN_S,
+    ) -> None:
+        """`open_s`: how many seconds the sessions may take to open; who is not there by then is lost."""
+        self._site_dir, self._command, self._find, self._open_s = site_dir, command, find, open_s
         self._sessions: dict[str, Session] = {}
         self.hosts: list[str] = []
         self.lost: dict[str, str] = {}
@@ -35,7 +42,7 @@ class Gateways:
         found = self._find(self._site_dir)
         self.hosts = [way.host for way in found]
         ready = threading.Event()
-        deadline = time.monotonic() + OPEN_S
+        deadline = time.monotonic() + self._open_s
 
         def connect(way: Way) -> Session:
             opened = open_socket(way)  # while paramiko is being imported

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ..evidence.records import Record, read_status
+from ..router.journal import LEDGER_KINDS, belongs_in_ledger
 
 Entry = Mapping[str, Any]  # one ended change of a journal, see router/journal.py
-KINDS = ("cutover", "rollback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def recorded(records: Iterable[Record]) -> set[tuple[str, str]]:
     found = set()
     for record in records:
         gateways = record.data.get("gateways")
-        if record.kind in KINDS and isinstance(gateways, Mapping):
+        if record.kind in LEDGER_KINDS and isinstance(gateways, Mapping):
             found |= {(str(record.data.get("id")), str(host)) for host in gateways}
     return found
 
@@ -42,7 +42,7 @@ def last_recorded(records: Sequence[Record], host: str) -> str | None:
     """The latest recorded change of one gateway: its journal is asked for what came after."""
     for record in reversed(records):
         gateways = record.data.get("gateways")
-        if record.kind in KINDS and isinstance(gateways, Mapping) and host in gateways:
+        if record.kind in LEDGER_KINDS and isinstance(gateways, Mapping) and host in gateways:
             return str(record.data.get("id"))
     return None
 
@@ -57,8 +57,7 @@ def recordables(
     by_id: dict[str, dict[str, Entry]] = {}
     for host, entries in changes.items():
         for entry in entries:
-            wanted = entry.get("order", {}).get("record") in KINDS and entry.get("outcome") != "not done"
-            if wanted and (str(entry["id"]), host) not in known:
+            if belongs_in_ledger(entry) and (str(entry["id"]), host) not in known:
                 by_id.setdefault(str(entry["id"]), {})[host] = entry
     found = [_recordable(one, hosts, unknown.get(one, {})) for one, hosts in by_id.items()]
     return sorted(found, key=lambda one: str(one.data["started"]))
