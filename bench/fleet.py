@@ -9,7 +9,7 @@ from typing import Any
 
 from gpu_cutover.catalog import load_catalog
 from gpu_cutover.planning.fit import Instance
-from gpu_cutover.planning.fleet import FleetModel, Kind, Node, blocks, shelf
+from gpu_cutover.planning.fleet_parts import FleetModel, Kind, Node, blocks, shelf
 
 # name, model, format, GPUs, cache GiB, rate of a replica, demand per node, survives a lost node, share of a GPU's time
 KINDS = (

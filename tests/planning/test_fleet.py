@@ -16,18 +16,8 @@ from hypothesis import strategies as st
 
 from gpu_cutover.catalog import load_catalog
 from gpu_cutover.planning.fit import Instance
-from gpu_cutover.planning.fleet import (
-    SHARES,
-    Engine,
-    FleetModel,
-    FleetPlan,
-    Node,
-    blocks,
-    check,
-    place,
-    promised,
-    served,
-)
+from gpu_cutover.planning.fleet import FleetPlan, place
+from gpu_cutover.planning.fleet_parts import SHARES, Engine, FleetModel, Node, blocks, check, promised, served
 from gpu_cutover.planning.shelf import Item, Shelf
 
 CATALOG = load_catalog()
@@ -191,7 +181,7 @@ def test_sixty_four_nodes_and_twenty_models_are_solved_to_a_proven_bound() -> No
 
 
 def test_where_blocks_are_too_many_to_list_those_that_pay_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpu_cutover.planning.fleet.MOST_BLOCKS", 0)
+    monkeypatch.setattr("gpu_cutover.planning.fleet_columns.MOST_BLOCKS", 0)
     bench = bench_fleet()
     nodes, models = bench.nodes(32), bench.models(32, 0.9)
     plan = place(nodes, models, 30.0, 1)

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..catalog import Catalog
 from ..catalog.scaling import Scaling
-from . import fleet
 from .fit import Instance
+from .fleet import FleetPlan, place
+from .fleet_parts import FleetModel, Node
 from .queueing import waiting
 from .scale_engine import SPLITS, Question, carried, chat_engine, engine_gpus, fewest_gpus, month, per_million, rounded
 
@@ -48,7 +49,7 @@ def _enough(question: Question, gpus: int, catalog: Catalog, data: Scaling) -> i
 def _option(question: Question, sizes: Sequence[tuple[int, int]], catalog: Catalog, data: Scaling) -> dict[str, Any]:
     name = " + ".join(f"{count} x {gpus} GPU" for count, gpus in sizes)
     servers = [
-        fleet.Node(f"server{number}-{gpus}gpu", question.gpu_name, gpus)
+        Node(f"server{number}-{gpus}gpu", question.gpu_name, gpus)
         for count, gpus in sizes
         for number in range(1, min(count, data.max_nodes) + 1)
     ]
@@ -62,11 +63,9 @@ def _option(question: Question, sizes: Sequence[tuple[int, int]], catalog: Catal
     return {**best, "name": name} if question.nodes else best
 
 
-def _solved(
-    question: Question, servers: Sequence[fleet.Node], split: int, catalog: Catalog, data: Scaling
-) -> dict[str, Any]:
+def _solved(question: Question, servers: Sequence[Node], split: int, catalog: Catalog, data: Scaling) -> dict[str, Any]:
     """What the fleet solver makes of these servers with engines of `split` GPUs."""
-    wanted = fleet.FleetModel(
+    wanted = FleetModel(
         question.model.name,
         Instance(question.model, question.weights, "vllm", max_model_len=data.max_model_len),
         split,
@@ -74,7 +73,7 @@ def _solved(
         question.users,
         survive=True,
     )
-    plan = fleet.place(servers, [wanted], FLEET_SECONDS, 1)
+    plan = place(servers, [wanted], FLEET_SECONDS, 1)
     used = [node for node in servers if plan.nodes[node.name]]
     users = plan.served[question.model.name]
     costs = [month(question, node.gpus, 1, data) for node in used]
@@ -99,7 +98,7 @@ def _solved(
     }
 
 
-def _short(plan: fleet.FleetPlan, question: Question, count: int) -> str:
+def _short(plan: FleetPlan, question: Question, count: int) -> str:
     if not plan.binding:
         return ""
     if count == 1:
@@ -109,7 +108,7 @@ def _short(plan: fleet.FleetPlan, question: Question, count: int) -> str:
     )
 
 
-def _sizes(used: Sequence[fleet.Node]) -> list[tuple[int, int]]:
+def _sizes(used: Sequence[Node]) -> list[tuple[int, int]]:
     sizes = sorted({node.gpus for node in used})
     return [(sum(node.gpus == gpus for node in used), gpus) for gpus in sizes]
 
