@@ -125,6 +125,11 @@ def test_other_gateways_read_tables_and_nothing_else(edge: Edge) -> None:
         assert ask(edge, name, path, method)[0] == 404, (name, path, method)
 
 
+def test_the_monitor_reads_what_the_gateway_knows_of_its_routes(edge: Edge) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{edge.metrics_port}/routes", timeout=5) as answer:
+        assert (answer.status, json.loads(answer.read())["pool"]) == (200, "peers")
+
+
 def test_answers_do_not_show_what_is_behind(edge: Edge) -> None:
     _, told, headers = ask(edge)
     assert {name.lower() for name in headers} <= {"content-length", "date", "x-served-by", "x-request-id"}

@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,24 @@ def test_a_silent_peer_is_told_and_changes_nothing(two: tuple[Gateway, Gateway])
     assert peer.known["agrees"] is None
     assert "refused" in peer.known["problem"]
     assert (peer.known["seen"], gw2.state()) == (100.0, "cloud")
+
+
+def test_the_monitor_hears_of_disagreement_of_what_is_not_recorded_and_of_watches(
+    two: tuple[Gateway, Gateway],
+) -> None:
+    gw1, gw2 = two
+    peer = gw2.meet("gw1", gw1)
+    gw1.order("onprem")
+    peer.look(100.0)
+    gw2.order("mirror")
+    carry_out(Order(do="roll_back", id="r1", by="watch", path="watch", record="rollback"), gw2.place, lambda: 50.0)
+    (gw2.watch / "zam.json").write_text(json.dumps({"tenant": "zam", "verdict": "rolled_back", "counts": None}))
+    with urllib.request.urlopen(f"http://127.0.0.1:{gw2.server.server_port}/routes", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    assert 'gpu_cutover_peer_agrees{peer="gw1"} 0' in lines
+    assert "gpu_cutover_route_changes_unrecorded 1" in lines, "nobody asked for a record of the other changes"
+    assert "gpu_cutover_route_change_unrecorded_since_seconds 50.0" in lines
+    assert 'gpu_cutover_watch{tenant="zam",verdict="rolled_back"} 1' in lines
 
 
 def test_what_a_gateway_saw_is_told_to_the_others_neighbours(two: tuple[Gateway, Gateway]) -> None:

@@ -1,6 +1,8 @@
 """`gpu-cutover-peers`: answers the other gateways, asks them once a second, takes over what is newer. Standard library.
 
-Between gateways everything goes through their edges: mutual TLS, and only a gateway's own certificate gets here.
+It also tells the monitor (`/routes`, through the edge's metrics port) what only a gateway knows of its routes, so it runs
+on a single gateway too. Between gateways everything goes through their edges: mutual TLS, and only a gateway's own
+certificate gets here.
 """
 
 from __future__ import annotations
@@ -19,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, Refused
-from ..router.journal import JOURNAL
+from ..router.journal import JOURNAL, Journal
 from ..router.orders import Place, carry_out, read_raw
 from ..router.table import POOLS
 from ..watch import state as watches
-from . import decide
+from . import decide, metrics
 from .told import PORT
 
 PERIOD_S = 1.0
@@ -58,14 +60,15 @@ class Own:
             "compared": self._counted(),
         }
 
+    def watched(self) -> list[dict[str, Any]]:
+        """The state of each tenant's latest watch."""
+        return [state for path in sorted(self._watches.glob("*.json")) if (state := watches.read(path))]
+
     def _watched(self) -> dict[str, dict[str, Any]]:
-        found = {}
-        for path in self._watches.glob("*.json"):
-            state = watches.read(path)
-            if state:
-                requests = (state["counts"] or {}).get("requests", 0)
-                found[state["tenant"]] = {"started": state["started"], "requests": requests}
-        return found
+        return {
+            state["tenant"]: {"started": state["started"], "requests": (state["counts"] or {}).get("requests", 0)}
+            for state in self.watched()
+        }
 
     def _counted(self) -> dict[str, int]:
         """Answers compared since the mirror began here, by route."""
@@ -145,26 +148,35 @@ class EdgeConnection(http.client.HTTPSConnection):
 
 
 def answers(own: Own, peers: Sequence[Peer]) -> type[http.server.BaseHTTPRequestHandler]:
-    """The handler of the loopback port: /peer/… for the other gateways, /peers for this host."""
+    """The handler of the loopback port: /peer/… for the other gateways, /peers for this host, /routes for monitors."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 75
 
         def do_GET(self) -> None:
-            """Answer with JSON."""
+            """Answer with JSON; `/routes` with metrics."""
             try:
+                if self.path == "/routes":
+                    return self._send(200, "text/plain; version=0.0.4; charset=utf-8", self._metrics())
                 status, told = 200, self._told()
             except KeyError:
                 status, told = 404, {}
             except (OSError, InputError) as error:
                 status, told = 503, {"error": str(error)}
-            body = json.dumps(told).encode()
+            return self._send(status, "application/json", json.dumps(told))
+
+        def _send(self, status: int, kind: str, text: str) -> None:
+            body = text.encode()
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _metrics(self) -> str:
+            known = {peer.name: peer.known for peer in peers}
+            return metrics.exposition(known, Journal(own.place.journal).unrecorded(), own.watched())
 
         def _told(self) -> Any:
             if self.path == "/peers":
@@ -192,8 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     os.umask(0o002)
     own = Own(Place(TABLES, JOURNAL, LOGS, PORTS))
-    tls = ssl.create_default_context(cafile=str(arguments.keys / "ca.pem"))
-    tls.load_cert_chain(arguments.keys / "peer.pem")
+    tls = _own_tls(arguments.keys) if arguments.peer else ssl.create_default_context()
     peers = []
     for name, _, address in (text.partition("=") for text in arguments.peer):
         host, _, port = address.rpartition(":")
@@ -205,6 +216,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for peer in peers:
             peer.look(time.time())
         time.sleep(max(0.0, PERIOD_S - (time.monotonic() - began)))
+
+
+def _own_tls(keys: Path) -> ssl.SSLContext:
+    tls = ssl.create_default_context(cafile=str(keys / "ca.pem"))
+    tls.load_cert_chain(keys / "peer.pem")
+    return tls
 
 
 if __name__ == "__main__":

@@ -405,7 +405,8 @@ def _monitoring(site: Site, catalog: Catalog) -> dict[str, Any]:
     for host, address in site.hosts["gateway"].items():
         for pool, port in ROUTER_METRICS_PORT.items():
             scrapes.append({"job": f"router-{pool}", "host": host, "address": f"{address}:{port}"})
-        scrapes.append({"job": "edge", "host": host, "address": f"{address}:{EDGE_METRICS_PORT}"})
+        edge = {"host": host, "address": f"{address}:{EDGE_METRICS_PORT}"}
+        scrapes += [{"job": "edge", **edge}, {"job": "routes", **edge, "path": "/routes"}]
     shared = site.spec.network.virtual_address
     if shared:  # whoever holds it answers; nobody holding it is an alarm of its own
         scrapes.append(
