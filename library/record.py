@@ -17,7 +17,7 @@ options:
     description: What happened.
     type: str
     required: true
-    choices: [gate, waiver, cutover, rollback, derate, restore, drill, watch, hold, checkpoint]
+    choices: [gate, waiver, cutover, rollback, derate, restore, drill, watch, hold, checkpoint, certificates]
   name:
     description: Names the record's file. Small letters, digits, dots, underscores and hyphens.
     type: str

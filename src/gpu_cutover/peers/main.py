@@ -1,7 +1,7 @@
 """`gpu-cutover-peers`: answers the other gateways, asks them once a second, takes over what is newer. Standard library.
 
-It also tells the monitor (`/routes`, through the edge's metrics port) what only a gateway knows of its routes, so it runs
-on a single gateway too. Between gateways everything goes through their edges: mutual TLS, and only a gateway's own
+It also tells the monitor (`/routes`, through the edge's metrics port) what only a gateway knows of its routes, so it
+runs on a single gateway too. Between gateways everything goes through their edges: mutual TLS, and only a gateway's own
 certificate gets here.
 """
 

@@ -13,7 +13,7 @@ from .eta import ago, clock
 from .outcome import interrupted_sentence, place
 from .record import Run, epoch
 
-EVENT_KINDS = ("cutover", "rollback", "derate", "restore", "drill", "watch", "hold", "waiver")
+EVENT_KINDS = ("cutover", "rollback", "derate", "restore", "drill", "watch", "hold", "waiver", "certificates")
 SHOWN_EVENTS = 10
 
 

@@ -11,7 +11,7 @@ from ..site.problems import nearest, shown
 
 # What the playbooks of these names read.
 VARIABLES: dict[str, tuple[str, ...]] = {
-    "certificates": ("rotate", "retire", "revoke"),
+    "certificates": ("rotate", "retire", "revoke", "reason"),
     "derate": ("gpu", "cause"),
     "restore": (),
     "cutover": ("tenant", "routes", "state", "reason"),
