@@ -20,14 +20,27 @@ def read_table(path: Path) -> Table:
     return parse_table(data, str(path))
 
 
+def kept_copy(path: Path) -> Path:
+    """Where the table that an order last wrote is kept beside the one in force, which anybody may spoil by hand."""
+    return path.with_name(f".{path.name}.kept")
+
+
 class TableFile:
-    """The table as last read. A changed file is read at the next request; a wrong one leaves the last good in force."""
+    """The table as last read. A changed file is read at the next request; a wrong one leaves the last good in force.
+
+    A process that starts with a wrong one goes on from the kept copy. Raises InputError where there is none.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem: str | None = None
         self._seen = self._mark()
-        self._table = read_table(path)
+        try:
+            self._table = read_table(path)
+        except InputError as error:
+            if not kept_copy(path).exists():
+                raise
+            self._table, self.problem = read_table(kept_copy(path)), str(error)
 
     def _mark(self) -> tuple[int, int, int] | None:
         try:

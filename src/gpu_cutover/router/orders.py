@@ -433,7 +433,7 @@ def _told(
         "neither": [
             f"{one.tenant}/{one.route}"
             for one in kept
-            if one.route in silent["onprem"] and one.route in silent["cloud"]
+            if one.why != change.SENSITIVE and one.route in silent["onprem"] and one.route in silent["cloud"]
         ],
         "held": held,
         "readback": {},
