@@ -58,10 +58,12 @@ class Door(paramiko.ServerInterface):
 class SshServer:
     """One gateway's SSH port. `trouble`: hang (answers to writes never come), dies (killed instead of writing)."""
 
-    def __init__(self, address: str, gateway: Gateway, client_key: paramiko.PKey) -> None:
+    def __init__(
+        self, address: str, gateway: Gateway, client_key: paramiko.PKey, listening: socket.socket | None = None
+    ) -> None:
         self.gateway, self.client_key, self.trouble = gateway, client_key, ""
         self.host_key = paramiko.ECDSAKey.generate()
-        self.listening = socket.create_server((address, 0))
+        self.listening = listening or socket.create_server((address, 0))
         self.port = self.listening.getsockname()[1]
         self.transports: list[paramiko.Transport] = []
         self.orders: list[dict[str, Any]] = []
@@ -97,10 +99,14 @@ class SshServer:
                 process.stdin.write(line)
                 process.stdin.flush()
                 answer = process.stdout.readline()
+                self.carried_out(order)
                 if not (writes and self.trouble == "hangs"):
                     with suppress(OSError):  # whoever asked is gone
                         channel.sendall(answer)
             process.stdin.close()
+
+    def carried_out(self, order: dict[str, Any]) -> None:
+        """The gateway's program has answered; nobody was told yet."""
 
     def stop(self) -> None:
         with suppress(OSError):

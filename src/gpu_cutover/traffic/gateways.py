@@ -78,7 +78,7 @@ class Gateways:
         acts = {host: partial(self._sessions[host].ask, dict(order), timeout_s) for host, order in orders.items()}
         answers, lost = _Side(acts).results(time.monotonic() + timeout_s + 1.0)
         for host, why in lost.items():
-            self._sessions.pop(host).close()
+            self._sessions.pop(host).abandon()
             self.lost[host] = why
             answers[host] = {"ok": False, "error": "lost", "message": why}
         return {host: answers[host] for host in orders}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -91,6 +92,7 @@ class Session:
         """Check the host key, log in, start the program. Raises LostError."""
         self.host = way.host
         self._rest = b""
+        self._socket = opened
         try:
             self._transport = _logged_in(way, opened, module)
             self._channel = self._transport.open_session(timeout=CONNECT_S)
@@ -142,6 +144,17 @@ class Session:
 
     def close(self) -> None:
         self._transport.close()
+
+    def abandon(self) -> None:
+        """Close at once and send nothing more.
+
+        The kernel would go on sending an order to a gateway whose cable is out, and it would be carried out when the
+        cable is back, minutes later and after other orders.
+        """
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.close()
+        self._transport.join(CONNECT_S)  # a tenth of a second: until nobody reads any more it is not closed
 
 
 def _logged_in(way: Way, opened: socket.socket, module: ModuleType) -> paramiko.Transport:
