@@ -160,9 +160,9 @@ def render(variables: dict[str, Any]) -> str:
     return environment.from_string(text).render({**defaults, **variables})
 
 
-def serve(pool: str) -> http.server.ThreadingHTTPServer:
+def serve(pool: str, port: int = 0) -> http.server.ThreadingHTTPServer:
     handler = type(f"Recorder_{pool}", (Recorder,), {"pool": pool})
-    server = Server(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", port), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

@@ -240,3 +240,15 @@ def test_an_edge_without_what_it_needs_is_alive_and_not_ready(live: Live, missin
             break
         time.sleep(0.05)
     assert (live.says("/alive"), live.says("/ready")) == (200, 503)
+
+
+def test_an_edge_that_starts_before_its_cloud_leg_is_not_ready_for_a_moment(live: Live) -> None:
+    """HAProxy takes a server for up until a check fails: a gateway just booted would be given the address too early."""
+    live.provider.shutdown()
+    live.provider.server_close()
+    live.reload()
+    said = [live.says("/ready") for _ in range(60)]
+    assert 200 not in said and 503 in said
+    assert live.says("/alive") == 200
+    live.provider = serve("provider", live.provider.server_port)
+    live.wait_until_ready()
