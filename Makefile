@@ -13,6 +13,8 @@ STAMPS := .work/stamps
 # Debian packages: what a rehearsal boots its hosts with, and what the tests look at the report with.
 PACKAGES := python3-venv git openssh-client systemd-container mmdebstrap zstd iproute2 dnsmasq-base util-linux procps nftables gcc libc6-dev dpkg-dev
 TEST_PACKAGES := chromium haproxy
+# Only their programs are wanted (rules, alert routes and dashboards are tried with them): unpacked, not installed, so no daemon starts.
+MONITOR_PACKAGES := prometheus prometheus-alertmanager prometheus-node-exporter
 
 .PHONY: help setup setup-lint rehearse test test-unit test-twin molecule lint bench clean packages test-packages
 
@@ -56,7 +58,14 @@ rehearse: setup  ## the ten days on the twin, from nothing to a report (KEEP=1 l
 
 test: test-unit lint test-twin molecule  ## everything the project proves about itself
 
-test-unit: setup test-packages  ## tests that need no hosts
+$(STAMPS)/monitor: | packages
+	@echo "unpacking $(MONITOR_PACKAGES) to .work/monitor"
+	@mkdir -p $(STAMPS) .work/monitor/debs
+	@cd .work/monitor/debs && apt-get download -q $(MONITOR_PACKAGES)
+	@for deb in .work/monitor/debs/*.deb; do dpkg-deb --extract $$deb .work/monitor; done
+	@touch $@
+
+test-unit: setup test-packages $(STAMPS)/monitor  ## tests that need no hosts
 	@$(BIN)/pytest -n 2 -m "not twin"
 
 test-twin: setup  ## tests on rehearsal hosts, one after the other (root)
@@ -74,8 +83,9 @@ lint: setup-lint  ## ruff, mypy --strict, ansible-lint (profile production)
 	@$(LINT)/bin/mypy --strict
 	@PATH="$(CURDIR)/$(LINT)/bin:$$PATH" PYTHONPATH=src $(LINT)/bin/ansible-lint --offline --profile production -q
 
-bench: setup  ## medians of what should be fast
-	@$(BIN)/python bench/bench.py -i $(SITE)
+bench: setup  ## how fast and how light, beside the field (ONLY=gateways,mirror for parts; FULL=1 for a million requests)
+	@$(MAKE) --no-print-directory packages PACKAGES="$(PACKAGES) haproxy"
+	@$(BIN)/python bench/bench.py -i $(SITE) $(if $(ONLY),--only $(ONLY)) $(if $(FULL),--full)
 
 clean:  ## switch the twin off, remove what was built (evidence and downloads stay)
 	@[ ! -x $(BIN)/gpu-cutover ] || [ "$$(id -u)" != 0 ] || $(BIN)/gpu-cutover twin down -i $(SITE)

@@ -14,12 +14,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gateways.figures import percentile
+from printing import at_most, show
+
 ROOT = Path(__file__).parents[1]
 COLD, OPEN = 7, 40
 
 
-def rows() -> list[tuple[str, float]]:
-    """(what, seconds): cold command lines, and changes through sessions held open."""
+def run() -> None:
+    """Measure and print: cold command lines, and changes through sessions held open."""
     sys.path.insert(0, str(ROOT / "tests"))
     from traffic.two_gateways import fill, running_site
 
@@ -30,12 +33,16 @@ def rows() -> list[tuple[str, float]]:
                 fill(gateway)
             cold.append(_cold_s(site.directory))
         held = _held_s(site)
-    return [
-        ("rollback --all, two gateways, cold command until confirmed (median)", statistics.median(cold)),
-        ("the same, 90th percentile", sorted(cold)[int(0.9 * (len(cold) - 1))]),
-        ("rollback of all, sessions open, asked and written (median)", statistics.median(held)),
-        ("the same, 95th percentile", sorted(held)[int(0.95 * (len(held) - 1))]),
-    ]
+    at_most(
+        "rollback --all, two gateways, cold command until confirmed (median)",
+        statistics.median(cold) * 1e3,
+        800,
+        "ms",
+        0,
+    )
+    show("  the same, 90th percentile", f"{percentile(cold, 0.9) * 1e3:.0f} ms")
+    show("rollback of all, sessions open, asked and written (median)", f"{statistics.median(held) * 1e3:.1f} ms")
+    at_most("  the same, 95th percentile", percentile(held, 0.95) * 1e3, 100, "ms", 1)
 
 
 def _cold_s(site_dir: Path) -> float:
@@ -70,8 +77,3 @@ def _held_s(site: Any) -> list[float]:
             if judge.ending(answers, {}).code or not all(one["changed"] for one in answers.values()):
                 raise RuntimeError(f"not rolled back: {answers}")
     return times
-
-
-if __name__ == "__main__":
-    for name, seconds in rows():
-        print(f"{name:<72}{seconds * 1000:>9.1f} ms")
