@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 from . import fit
-from .seating import Answers, Key, Problem, Seat, Seats
+from .seating import Answers, Engine, Key, Problem, Seat, Seats
 
 LOST_RANK, STAND_IN_RANK = 99, 50  # behind every candidate of a route
 OWN, STAND_IN = "own", "stand-in"  # a route nobody answers yet, but somebody still may
+
+
+@dataclass(frozen=True)
+class Hope:
+    """What to expect of undecided engines at best: ranks of quality by route, timed engines that they must disturb."""
+
+    quality: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    disturbed: int = 0
 
 
 def loads(problem: Problem, seats: Seats) -> tuple[dict[int, int], dict[int, int]]:
@@ -35,11 +44,10 @@ def _steps(problem: Problem, seat: Seat, used: Mapping[int, int], takers: Mappin
     return size + min((problem.allowed - used[index]) // takers[index] for index in seat.gpus)
 
 
-def cache_units(problem: Problem, seat: Seat, size: int) -> int:
-    """Tokens (for speech: windows) of cache that so many steps give an engine."""
-    split = len(seat.gpus)
-    cache = size * problem.memory // fit.STEPS - seat.engine.fixed[split]
-    return cache * split // seat.engine.unit if seat.engine.unit else 0
+def cache_units(problem: Problem, engine: Engine, split: int, size: int) -> int:
+    """Tokens (for speech: windows) of cache that so many steps of each GPU give an engine."""
+    cache = size * problem.memory // fit.STEPS - engine.fixed[split]
+    return cache * split // engine.unit if engine.unit else 0
 
 
 def who(
@@ -76,7 +84,9 @@ def answers(
     What does not fit whole takes the rest: so a larger cache never grants less of anything. `rooms`: the largest cache
     that a route without an engine yet could get, in units of demand.
     """
-    units = {seat.engine.model: cache_units(problem, seat, sizes[seat.engine.model]) for seat in seats}
+    units = {
+        seat.engine.model: cache_units(problem, seat.engine, len(seat.gpus), sizes[seat.engine.model]) for seat in seats
+    }
     left: dict[str, int] = {**units, **(rooms or {})}
     charged: dict[str, int] = dict.fromkeys(units, 0)
     granted: dict[str, int] = {}
@@ -111,29 +121,30 @@ def judged(
     found: Answers,
     squeezed: Answers,
     least: Key = (),
-    *,
-    final: bool = True,
+    hope: Callable[[], Hope] | None = None,
 ) -> Key:
     """Levels of an assignment whose routes are answered as found, larger is better, earlier ones first.
 
     Worth of what is answered, less what is interrupted; sessions that fit; few timed engines disturbed; quality; few
     restarts, few starts; no pair across sockets; few GPUs per engine (each is one more that can take it down); the
     tightest cache as large as can be. `squeezed` is what is left when all that is undecided gets a seat: another than
-    `found` only for a bound. What is worse than `least` in the first levels is not judged further.
+    `found` only for a bound, and only a bound has `hope`. What is worse than `least` in the first levels is not judged
+    further.
     """
-    restarts, starts, interrupted = _changes(problem, seats, sizes, final)
+    restarts, starts, interrupted = _changes(problem, seats, sizes, hope is None)
     worth = _worth(problem, found) - interrupted
     sessions = tuple(squeezed.granted[demand.name] for demand in problem.demands)
     if (worth, sessions) < least:
         return worth, sessions
+    hoped = hope() if hope else Hope()
     crossing = sum(not (problem.tier.same_socket(seat.gpus) or problem.gpu.joined(seat.gpus)) for seat in seats)
     return (
         worth,
         sessions,
         -restarts,
         -starts,
-        -_disturbed(seats),
-        _quality(problem, found),
+        -len(disturbed(seats)) - hoped.disturbed,
+        _quality(problem, found, hoped),
         -crossing,
         -sum(len(seat.gpus) for seat in seats),
         _tightest(seats, squeezed),
@@ -154,16 +165,16 @@ def _worth(problem: Problem, found: Answers) -> int:
     return total
 
 
-def _disturbed(seats: Seats) -> int:
+def disturbed(seats: Seats) -> list[Seat]:
     """Engines whose answer time is a target (speech, retrieval) that share a GPU with a language model.
 
     Both run at half speed then: on the L40S a recording alone takes 1.9 of the 2.5 s promised.
     """
     busy = {index for seat in seats if seat.engine.decoder for index in seat.gpus}
-    return sum(not seat.engine.decoder and not busy.isdisjoint(seat.gpus) for seat in seats)
+    return [seat for seat in seats if not seat.engine.decoder and not busy.isdisjoint(seat.gpus)]
 
 
-def _quality(problem: Problem, found: Answers) -> Key:
+def _quality(problem: Problem, found: Answers, hoped: Hope) -> Key:
     """Ranks of models, then of weight formats, then of cache formats, each for the most important route first."""
     ranks = []
     for route in problem.by_importance:
@@ -171,7 +182,8 @@ def _quality(problem: Problem, found: Answers) -> Key:
         if isinstance(seat, Seat):
             ranks.append(seat.engine.quality if route in seat.engine.routes else (STAND_IN_RANK, 0, 0))
         else:
-            ranks.append((0 if seat == OWN else STAND_IN_RANK if seat else LOST_RANK, 0, 0))
+            own = hoped.quality.get(route, (0, 0, 0))
+            ranks.append(own if seat == OWN else (STAND_IN_RANK if seat else LOST_RANK, 0, 0))
     return tuple(tuple(-rank[level] for rank in ranks) for level in range(3))
 
 

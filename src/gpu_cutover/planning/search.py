@@ -6,7 +6,9 @@ branch whose bound is below a finished one is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from itertools import combinations, permutations
 
 from .bounding import bound, grouped
@@ -14,36 +16,48 @@ from .judging import loads, score
 from .seating import Engine, Key, Problem, Seat, Seats
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """An unfinished assignment: its bound, seats of the first `depth` groups, perhaps an engine of the next one.
+
+    The one that promises most is smallest, then the one decided furthest.
+    """
+
+    promise: Key
+    depth: int
+    seats: Seats
+    engine: Engine | None = None
+
+    def __lt__(self, other: _Begun) -> bool:
+        return (self.promise, self.depth) > (other.promise, other.depth)
+
+
 def solve(problem: Problem, known: Seats = ()) -> Seats:
     """The assignment with the highest score; among equals that with the lowest GPU numbers, routes in their order.
 
-    `known` is a legal assignment to improve on: the better it is, the sooner the search ends.
+    `known` is a legal assignment to improve on. Of each group first the engine is decided, then its GPUs, and what
+    promises most is decided further first: so nothing is looked into that promises less than the best there is.
     """
     groups = _in_deciding_order(problem)
     undecided = [grouped(problem, group) for group in groups]
+    alone = {engine.number: grouped(problem, (engine,)) for group in groups for engine in group}
     best: tuple[Key, Key, Seats] = (score(problem, known), numbers(problem, known), known)
-
-    def descend(seats: Seats, depth: int) -> None:
-        nonlocal best
-        last = depth + 1 == len(groups)
-        rest, least = undecided[depth + 1 :], best[0][:2]
-        judged_children = [
-            (score(problem, child, least) if last else bound(problem, child, rest, least), child)
-            for child in _children(problem, seats, groups[depth])
-        ]
-        for key, child in sorted(judged_children, key=lambda item: item[0], reverse=True):
-            if key < best[0]:
-                return
-            if not last:
-                descend(child, depth + 1)
+    begun = [_Begun((), 0, ())] if groups else []
+    while begun and (not begun[0].promise or begun[0].promise >= best[0]):
+        parent = heappop(begun)
+        for child in _children(problem, parent, groups):
+            least = best[0][:2]
+            if child.depth < len(groups):
+                chosen = [] if child.engine is None else [alone[child.engine.number]]
+                rest = undecided[child.depth + len(chosen) :]
+                promise = bound(problem, child.seats, [*chosen, *rest], least)
+                if promise >= best[0]:
+                    heappush(begun, replace(child, promise=promise))
                 continue
-            placed = renumbered(problem, child)
-            found = (key, numbers(problem, placed), placed)
-            if found[:2] > best[:2]:
-                best = found
-
-    if groups:
-        descend((), 0)
+            key = score(problem, child.seats, least)
+            if key >= best[0]:
+                placed = renumbered(problem, child.seats)
+                best = max(best, (key, numbers(problem, placed), placed), key=lambda found: found[:2])
     return best[2]
 
 
@@ -61,19 +75,23 @@ def _in_deciding_order(problem: Problem) -> list[tuple[Engine, ...]]:
     return sorted(problem.groups, key=lambda group: (group[0].decoder, not group[0].takes_the_rest, place(group)))
 
 
-def _children(problem: Problem, seats: Seats, group: tuple[Engine, ...]) -> Iterator[Seats]:
-    """Every legal seat for one engine of the group, and none; of equal ones the one with the lowest numbers."""
-    used, _ = loads(problem, seats)
+def _children(problem: Problem, parent: _Begun, groups: Sequence[tuple[Engine, ...]]) -> Iterator[_Begun]:
+    """Every engine of the next group, and none; then every legal seat for it, of equal ones that of lowest numbers."""
+    seats, depth = parent.seats, parent.depth
+    if parent.engine is not None:
+        yield from (_Begun((), depth + 1, (*seats, seat)) for seat in _places(problem, seats, parent.engine))
+        return
     running = {seat.engine.model for seat in seats}
-    for engine in group:
-        if engine.model in running:
-            continue
-        for size in engine.splits:
-            need = engine.needs[size]
-            free = [index for index in problem.left if used[index] + need <= problem.allowed]
-            for gpus in _different(problem, used, combinations(free, size)):
-                yield (*seats, Seat(engine, gpus))
-    yield seats
+    yield from (_Begun((), depth, seats, engine) for engine in groups[depth] if engine.model not in running)
+    yield _Begun((), depth + 1, seats)
+
+
+def _places(problem: Problem, seats: Seats, engine: Engine) -> Iterator[Seat]:
+    used, _ = loads(problem, seats)
+    for size in engine.splits:
+        free = [index for index in problem.left if used[index] + engine.needs[size] <= problem.allowed]
+        for gpus in _different(problem, used, combinations(free, size)):
+            yield Seat(engine, gpus)
 
 
 def _different(

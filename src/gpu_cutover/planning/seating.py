@@ -14,6 +14,7 @@ from .demand import Demand
 from .fit import Instance
 
 Key = tuple[Any, ...]
+Places = tuple[tuple[int, int], ...]  # of GPUs the steps that are free, and how many engines share them; sorted
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,25 @@ class Before:
 class Group:
     """Engines of which at most one runs, and what the bound must know of them.
 
-    `engines` with the smallest first; `routes` they are meant for, routes they could `stand_in` for. `needed`: each is
-    meant for one, so that doing without costs worth. `asked`: units of demand of these routes. `least`: by number of
-    GPUs the smallest need, in steps. `sharing`: every one of them takes its part of what a GPU has left. `rooms`
-    remembers what `_room` found.
+    `engines` with the largest cache first; `limits` by number the units of it, up to those asked, on empty GPUs.
+    `routes` they are meant for, routes they could `stand_in` for. `needed`: each is meant for one, so that doing
+    without costs worth. `asked`: units of demand of these routes. `least`: by number of GPUs the smallest need, in
+    steps. `sharing`: every one of them takes its part of what a GPU has left. `rooms` remembers for places and other
+    groups the units of cache that each engine (None: any) gets at best.
     """
 
     engines: tuple[Engine, ...]
+    by_quality: tuple[Engine, ...]
+    limits: Mapping[int, int]
     asked: int
     routes: frozenset[str]
     stand_in: frozenset[str]
     needed: bool
     least: Mapping[int, int]
     sharing: bool
-    rooms: dict[tuple[tuple[int, int], ...], int | None] = field(default_factory=dict, compare=False)
+    rooms: dict[tuple[Places, tuple[int, ...]], dict[int | None, int | None]] = field(
+        default_factory=dict, compare=False
+    )
 
 
 def engine(
