@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from html.parser import HTMLParser
@@ -142,6 +143,41 @@ def test_another_tier_is_judged_with_its_own_supplies_and_placement() -> None:
     assert (found["tier"], found["declared_tier"]) == ("h100-sxm-4", "l40s-4")
     assert found["power"]["declared"]["supplies"]["watts"] == 3000
     assert target(found, "whisper_p95_s")["verdict"] == "met"
+
+
+def test_what_does_not_fit_one_gpu_is_told_with_what_does_and_its_price() -> None:
+    texts = [
+        next(one["text"] for one in plan(name)["findings"] if one["id"] == "qwen72-llava-one-gpu") for name in SITES[:2]
+    ]
+    assert "qwen2.5-72b-instruct does fit as awq-int4 on GPUs 0+1 beside" in texts[0]
+    assert "whisper-large-v3 then share a GPU with a language model, each at half speed" in texts[0]
+    assert "does fit" not in texts[1]
+
+
+def test_a_model_that_demand_drives_out_is_told_with_what_takes_its_place() -> None:
+    tiers = plan("example-l40s")["tiers"]
+    assert tiers["h100-sxm-4"]["swaps"] == []
+    (swap,) = tiers["l40s-4"]["swaps"]
+    assert "reason is answered by qwen2.5-32b-instruct instead of qwen2.5-72b-instruct" in swap
+    assert "12 soap and 30 chat take GPUs 2+3 for llama-3.1-70b-instruct, not GPU 1" in swap
+    assert swap in " ".join(" ".join(lines(plan("example-l40s"))).split())
+
+
+def test_more_notes_than_a_model_has_cache_for_bring_a_smaller_one_and_say_so() -> None:
+    found = plan("example-l40s", "h100-sxm-4", soap=100)
+    text = next(one["text"] for one in found["findings"] if one["id"] == "chat-model-swapped")
+    assert "chat is answered by qwen2.5-32b-instruct instead of llama-3.1-70b-instruct" in text
+    assert "100 soap and 30 chat ask for a cache of 942,080 tokens" in text
+
+
+@pytest.mark.parametrize(("share", "redundant"), [(0.95, True), (0.1, False)])
+def test_supplies_are_judged_by_the_sites_own_share(share: float, redundant: bool) -> None:
+    site = load_site(ROOT / "inventory" / "example-l40s", "site")
+    gates = site.spec.gates.model_copy(update={"psu_load_max": share})
+    site = replace(site, spec=site.spec.model_copy(update={"gates": gates}))
+    found = make(Question(site, site.spec.tier, {}, TODAY), load_catalog())
+    assert found["power"]["declared"]["redundant"] == redundant
+    assert ("site-psu-not-redundant" in ids(found)) != redundant
 
 
 def test_impossible_demand_is_told_with_what_binds() -> None:

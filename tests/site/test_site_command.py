@@ -11,6 +11,8 @@ import pytest
 from site_lab import TWIN, Change
 
 from gpu_cutover.cli import main
+from gpu_cutover.site.command import lines, summarise
+from gpu_cutover.site.load import load_site
 
 
 def test_a_valid_site_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +29,14 @@ def test_a_valid_site_on_one_screen(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert words in text
     assert max(len(line) for line in text.splitlines()) <= 150
+
+
+def test_supplies_are_judged_by_the_sites_own_share() -> None:
+    summary = summarise(load_site(TWIN))
+    summary["power"]["psu_load_max"] = summary["power"]["dc_w"] / summary["power"]["usable_redundant_w"]
+    assert "redundancy holds" in "\n".join(lines(summary))
+    summary["power"]["psu_load_max"] -= 0.01
+    assert "redundancy DOES NOT HOLD" in "\n".join(lines(summary))
 
 
 def test_memory_bars_are_as_long_as_the_budget(capsys: pytest.CaptureFixture[str]) -> None:

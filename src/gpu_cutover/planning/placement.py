@@ -396,7 +396,7 @@ class Case:
         model = seat.engine.model
         has, asked = found.units[model], found.charged[model]
         what = "windows of 30 s" if self.catalog.models[model].kind == "speech" else "tokens"
-        text = f"{model} on {_gpus(seat.gpus)} has a cache of {has:,} {what} ({has * seat.engine.unit / GIB:.1f} GiB)"
+        text = f"{model} on {on_gpus(seat.gpus)} has a cache of {has:,} {what} ({has * seat.engine.unit / GIB:.1f} GiB)"
         text += f" and is asked for {asked:,}"
         if asked > has:
             return f"{text}: {asked - has:,} ({(asked - has) * seat.engine.unit / GIB:.1f} GiB) short"
@@ -461,7 +461,8 @@ def _owned(found: Answers) -> set[str]:
     return {route for route, seat in found.by.items() if isinstance(seat, Seat) and route in seat.engine.routes}
 
 
-def _gpus(gpus: Sequence[int]) -> str:
+def on_gpus(gpus: Sequence[int]) -> str:
+    """`GPU 1`, `GPUs 2+3`."""
     return f"GPU {gpus[0]}" if len(gpus) == 1 else "GPUs " + "+".join(str(index) for index in gpus)
 
 
@@ -534,7 +535,7 @@ def better(site: Site, catalog: Catalog) -> dict[str, str]:
 
 def difference(declared: Placement, found: Placement) -> str:
     """What the second placement does better or otherwise, in one line."""
-    moved = [f"{p.model} on {_gpus(p.gpus)}" for p in found.models if declared.gpus().get(p.model) != list(p.gpus)]
+    moved = [f"{p.model} on {on_gpus(p.gpus)}" for p in found.models if declared.gpus().get(p.model) != list(p.gpus)]
     gone = [f"{model} nowhere" for model in declared.gpus() if model not in found.gpus()]
     gains = []
     if set(declared.off) - set(found.off):

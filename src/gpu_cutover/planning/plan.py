@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
 from ..catalog import Catalog, Gpu, Tier, fix_for_unknown
 from ..catalog.compat import load_compat
+from ..catalog.power import PowerRule, load_power_rule
 from ..catalog.prices import load_prices
 from ..catalog.written import load_written
 from ..errors import InputError
 from ..site.model import Calendar, Site
 from ..site.model import Power as Supplies
-from . import bars, changes, compat, cost, finding, placement, power, written
+from . import bars, changes, compat, cost, finding, placement, power, tradeoff, written
 from .changes import Wanted
 from .demand import Demand, demands
 from .finding import Finding
@@ -47,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Ground:
-    """A tier with its GPU and supplies, and what would run on it."""
+    """A tier with its GPU and supplies, and what would run on it; `swaps`: route → sentence (`tradeoff.swaps`)."""
 
     name: str
     tier: Tier
@@ -56,6 +57,7 @@ class Ground:
     placements: Mapping[str, Placement]
     setting: Setting
     estimates: Mapping[str, Estimate]
+    swaps: Mapping[str, str] = field(default_factory=dict)
 
 
 def make(question: Question, catalog: Catalog) -> dict[str, Any]:
@@ -69,12 +71,13 @@ def make(question: Question, catalog: Catalog) -> dict[str, Any]:
     ground = _declared(question, asked, catalog) if question.own_tier else sides[question.tier_name]
     targets = _targets(site, ground, question.asked, catalog)
     open_ones = [Wanted(t["name"], t["target"], t["better"]) for t in targets if t["verdict"] in WORST_FIRST[:2]]
-    assessed = power.assess(ground.supplies, ground.tier, ground.gpu)
+    rule = _power_rule(site)
+    assessed = power.assess(ground.supplies, ground.tier, ground.gpu, rule)
     price = cost.assess(ground.name, load_prices(), catalog)
     versions = compat.assess(site, load_compat(), question.today)
     found = [
-        *written.findings(_bench(ground, site, catalog)),
-        *power.findings(assessed, ground.supplies, ground.tier, ground.gpu),
+        *written.findings(_bench(ground, sides[ground.name].placements[HEALTHY], question, asked, catalog)),
+        *power.findings(assessed, ground.supplies, ground.tier, ground.gpu, rule),
         *cost.findings(price, load_prices()),
         *compat.findings(versions, load_compat()),
         *_site_findings(question, targets, ground, catalog),
@@ -97,6 +100,11 @@ def make(question: Question, catalog: Catalog) -> dict[str, Any]:
         "compat": compat.as_json(versions),
         "tiers": {name: _side(side, question, catalog) for name, side in sides.items()},
     }
+
+
+def _power_rule(site: Site) -> PowerRule:
+    """The catalog's rule with the share of the supplies that this site's gates allow."""
+    return replace(load_power_rule(), psu_load_max=float(site.spec.gates.psu_load_max))
 
 
 def worst(verdicts: Iterable[str]) -> str:
@@ -148,7 +156,23 @@ def _chosen(name: str, question: Question, asked: tuple[Demand, ...], catalog: C
     )
     parts = {"psu_count": tier.psu_count, "psu_watts": tier.psu_watts, "feeds": FEEDS}
     supplies = site.spec.power.model_copy(update=parts)
-    return Ground(name, tier, gpu, supplies, placements, setting, estimates(setting, catalog, _promised(site)))
+    return Ground(
+        name,
+        tier,
+        gpu,
+        supplies,
+        placements,
+        setting,
+        estimates(setting, catalog, _promised(site)),
+        dict(tradeoff.swaps(healthy, _calm(site, asked, tier, catalog), asked)),
+    )
+
+
+def _calm(site: Site, asked: tuple[Demand, ...], tier: Tier, catalog: Catalog) -> Placement:
+    """What the planner would choose if nothing ran twice at once."""
+    once = {demand.name: min(1, demand.sessions) for demand in asked}
+    wishes = placement.chosen_wishes(site, catalog, once)
+    return placement.best(wishes, tuple(site.spec.routes), demands(site, catalog, once), tier, catalog)
 
 
 def _answerers(healthy: Placement, catalog: Catalog) -> dict[str, Answerer]:
@@ -206,7 +230,17 @@ def _targets(site: Site, ground: Ground, explicit: Mapping[str, int], catalog: C
 # --- findings --------------------------------------------------------------------------------------------------------
 
 
-def _bench(ground: Ground, site: Site, catalog: Catalog) -> written.Bench:
+def _bench(
+    ground: Ground, free: Placement, question: Question, asked: tuple[Demand, ...], catalog: Catalog
+) -> written.Bench:
+    site = question.site
+
+    def instead(route: str, model: str) -> Placement:
+        wishes = placement.chosen_wishes(site, catalog, question.asked)
+        models = {**free.answers, route: model}
+        only = [wish for wish in wishes if all(models[one] == wish.model for one in wish.routes)]
+        return placement.best(only, tuple(site.spec.routes), asked, ground.tier, catalog)
+
     calendar = {day: getattr(site.spec.calendar, day) for day in Calendar.model_fields}
     healthy = ground.placements[HEALTHY]
     chat = healthy.gpus().get(healthy.answers.get("chat") or "", [])
@@ -219,6 +253,8 @@ def _bench(ground: Ground, site: Site, catalog: Catalog) -> written.Bench:
         catalog=catalog,
         calendar=calendar,
         chat_gpus=tuple(chat),
+        free=free,
+        instead=instead,
     )
 
 
@@ -247,6 +283,15 @@ def _site_findings(
             "See what limits the healthy placement, and the changes below.",
             healthy.binding,
         )
+    for route, sentence in ground.swaps.items():
+        yield Finding(
+            f"{route}-model-swapped",
+            "note",
+            0.8,
+            f"{sentence}.",
+            "Compare the answers of both before the change, or ask for fewer sessions at once.",
+            "the planner's exact search over all legal placements",
+        )
     if question.own_tier:
         yield from _better_placements(question.site, catalog)
 
@@ -268,7 +313,7 @@ def _better_placements(site: Site, catalog: Catalog) -> Iterator[Finding]:
 
 def _side(ground: Ground, question: Question, catalog: Catalog) -> dict[str, Any]:
     """One tier in a few lines: what would run, what holds, its power and its price."""
-    assessed = power.as_json(power.assess(ground.supplies, ground.tier, ground.gpu))
+    assessed = power.as_json(power.assess(ground.supplies, ground.tier, ground.gpu, _power_rule(question.site)))
     price = cost.as_json(cost.assess(ground.name, load_prices(), catalog))
     targets = _targets(question.site, ground, question.asked, catalog)
     keys = ("name", "title", "unit", "better", "target", "floor", "expected", "verdict", "arithmetic")
@@ -278,6 +323,7 @@ def _side(ground: Ground, question: Question, catalog: Catalog) -> dict[str, Any
         "verdict": worst(target["verdict"] for target in targets),
         "targets": [{key: target[key] for key in keys} for target in targets],
         "placements": {name: _placement(one, ground, catalog) for name, one in ground.placements.items()},
+        "swaps": list(ground.swaps.values()),
         "power": {key: assessed[key] for key in ("dc_w", "ac_w", "heat_btu_h", "declared", "plan")},
         "cost": {key: price[key] for key in prices},
     }

@@ -276,6 +276,9 @@ def _tiers(plan: Mapping[str, Any]) -> Iterator[str]:
     months = [tiers[name]["cost"] for name in names]
     yield row("per month", [f"{one['currency']} {one['run_rate_month']['value']:,.0f}" for one in months])
     yield row("payback at the projected tenants", [_months(tiers[name]["cost"]["projected"]) for name in names])
+    for name in names:
+        for swap in tiers[name]["swaps"]:
+            yield from wrapped(f"{name}: {sentence(swap)}", "  ", "    ")
 
 
 def answers(placement: Mapping[str, Any], route: str) -> str:

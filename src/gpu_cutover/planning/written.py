@@ -11,9 +11,10 @@ from datetime import date, timedelta
 
 from ..catalog import Catalog, Gpu, Tier
 from ..catalog.written import Written
-from . import latency
+from . import latency, tradeoff
 from .finding import Finding
 from .fit import GIB, Fit, Instance, budget_bytes, fit, tensor_parallel_problem
+from .placement import Placement
 from .targets import CHAT_TOKENS, SOAP_TOKENS, Estimate, Setting, speech
 
 SATURDAY = 5
@@ -28,7 +29,10 @@ MINIMUM_CONTEXT = 4096  # tokens below which a language model is of no use to a 
 
 @dataclass(frozen=True)
 class Bench:
-    """What the plan is held against: the tier it would run on, the site's own choice, and the demand."""
+    """What the plan is held against: the tier it would run on, the site's own choice, and the demand.
+
+    `free` is the planner's choice of models there, `instead` the same with another model for one route.
+    """
 
     tier: Tier
     gpu: Gpu
@@ -38,6 +42,8 @@ class Bench:
     catalog: Catalog
     calendar: Mapping[str, date]
     chat_gpus: tuple[int, ...]
+    free: Placement
+    instead: tradeoff.Instead
 
     def fit(self, formats: Mapping[str, str], cached: str | None = None) -> Fit:
         """The plan's placement of these models in these formats; `cached` takes the memory that the others leave."""
@@ -115,7 +121,8 @@ def _two_on_one(bench: Bench) -> Iterator[Finding]:
             "blocker",
             0.9,
             f"Qwen2.5-72B and LLaVA-7B do not fit on one {bench.gpu.name} in any published format: even as {smallest}"
-            f" {sum_} = {sum(weights) + reserve:.1f} GiB, and engines may use {budget:.1f} GiB.",
+            f" {sum_} = {sum(weights) + reserve:.1f} GiB, and engines may use {budget:.1f} GiB."
+            f" {tradeoff.price('reason', QWEN, bench.free, bench.instead, bench.catalog)}.",
             fix,
             source,
         )

@@ -47,7 +47,7 @@ def summarise(site: Any) -> dict[str, Any]:
         "placements": {name: _placement(site, name, plan, load_catalog()) for name in plan["placements"]},
         "better_placements": better(site, load_catalog()),
         "targets": plan["targets"],
-        "power": plan["power"],
+        "power": {**plan["power"], "psu_load_max": plan["gates"]["psu_load_max"]},
         "unlocked_models": [name for name, engine in plan["engines"].items() if not engine["locked"]],
     }
 
@@ -125,8 +125,9 @@ def _figure(value: float | None) -> str:
 
 
 def _power_lines(power: dict[str, Any]) -> Iterator[str]:
-    holds = "holds" if power["usable_redundant_w"] >= power["dc_w"] else "DOES NOT HOLD"
+    allowed = power["usable_redundant_w"] * power["psu_load_max"]
+    holds = "holds" if power["dc_w"] <= allowed else "DOES NOT HOLD"
     yield (
-        f"Power: {power['dc_w']} W nameplate (DC), {power['usable_redundant_w']} W left when one of"
-        f" {power['feeds']} feeds is lost: redundancy {holds}"
+        f"Power: {power['dc_w']} W nameplate (DC), {power['usable_redundant_w']} W left when one of {power['feeds']}"
+        f" feeds is lost, {allowed:.0f} W at {power['psu_load_max']:.0%}: redundancy {holds}"
     )
