@@ -70,6 +70,12 @@ options:
     description: Names of changes that the ledger tells, as C(record_changes) returned them; the journal notes it.
     type: list
     elements: str
+  look:
+    description:
+      - Change nothing; fail where O(check) or the gateway would refuse the order. A play that looks on every gateway
+        before it changes one leaves none behind.
+    type: bool
+    default: false
   expect:
     description: States that must be found before, else the module fails. C({tenant: {route: state or list of states}}).
     type: dict
@@ -179,7 +185,7 @@ def _order(params: dict[str, Any], write: bool) -> dict[str, Any]:
 
 def _carry_out(module: AnsibleModule, place: orders.Place) -> dict[str, Any]:
     before = {pool: orders.read_raw(place.table(pool)) for pool in orders.POOLS}
-    order = orders.parse_order(_order(module.params, write=not module.check_mode))
+    order = orders.parse_order(_order(module.params, write=not (module.check_mode or module.params["look"])))
     answer: dict[str, Any] = orders.carry_out(order, place)
     answer.pop("entry")  # among the changes
     if answer["held"] and not module.check_mode:
@@ -203,6 +209,8 @@ def _carry_out(module: AnsibleModule, place: orders.Place) -> dict[str, Any]:
     if module.check_mode and answer["changed"]:
         diff = [{"before": _text(answer["before"]), "after": _text(answer["after"])}]
     changes = Journal(place.journal).changes()[-TOLD_CHANGES:]
+    if module.params["look"]:
+        answer["changed"], diff = False, []
     return {**answer, "diff": diff, "changes": changes}
 
 
@@ -246,6 +254,7 @@ def main() -> None:
                 "choices": list(orders.POOLS),
                 "default": list(orders.POOLS),
             },
+            "look": {"type": "bool", "default": False},
             "expect": {"type": "dict"},
             "confirm": {"type": "dict", "default": {}},
             "check": {"type": "str", "choices": list(orders.CHECKS), "default": "none"},
@@ -266,7 +275,7 @@ def main() -> None:
     if module.check_mode and not params["install"] and not any(directory.glob("*.json")):
         module.warn(f"{directory} has no route tables yet (day 4 installs them), so only predicted")
         empty: dict[str, Any] = {"before": {}, "after": params["set"] or {}, "versions": {}, "took_s": 0.0}
-        module.exit_json(changed=True, models_rolled_back={}, kept=[], waiting=[], changes=[], **empty)
+        module.exit_json(changed=not params["look"], models_rolled_back={}, kept=[], waiting=[], changes=[], **empty)
     ports = {pool: int(port) for pool, port in params["confirm"].items()}
     place = orders.Place(directory, Path(params["journal"]), Path(params["logs"]), ports)
     try:
