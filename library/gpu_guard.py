@@ -19,13 +19,14 @@ description:
   - V(derated) takes one GPU out of service, or confirms what the guard did by itself.
   - V(restored) waits for the cool-down, loads the GPU for a short time, then brings the healthy placement back.
   - V(recorded) tells the guard that the ledger has O(changes).
+  - V(accepted) binds the site's GPUs to the boards that answer now, after a board was replaced or moved.
   - V(read) only reads.
 author: gpu-cutover
 options:
   state:
     description: What to reach.
     type: str
-    choices: [derated, restored, recorded, read]
+    choices: [derated, restored, recorded, accepted, read]
     default: read
   gpu:
     description: The GPU to take out. Without it, the one that the guard has taken out already.
@@ -159,6 +160,17 @@ class Run:
         self.order("restore")
         return self.wait_until_complete()
 
+    def accept(self) -> dict[str, Any]:
+        status = self.ask("status")
+        found = {gpu.get("uuid"): gpu.get("bus_id") for gpu in status["boards"]}
+        if found == {board["uuid"]: board["bus_id"] for board in status["roster"]}:
+            return status
+        self.changed = True
+        if not self.module.check_mode:
+            self.order("accept")
+            return self.wait_until_complete()
+        return status
+
     def wait_until_cool(self, gpu: int) -> None:
         deadline = time.monotonic() + float(self.params["cool_down_wait"])
         while True:
@@ -227,7 +239,11 @@ def main() -> None:
     """Arguments, one wish, one result."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["derated", "restored", "recorded", "read"], "default": "read"},
+            "state": {
+                "type": "str",
+                "choices": ["derated", "restored", "recorded", "accepted", "read"],
+                "default": "read",
+            },
             "gpu": {"type": "int"},
             "cause": {"type": "str", "default": "asked for by a person"},
             "changes": {"type": "list", "elements": "str"},
@@ -261,10 +277,13 @@ def main() -> None:
         status = run.derate()
     elif state == "restored":
         status = run.restore()
+    elif state == "accepted":
+        status = run.accept()
     else:
         status = run.ask("status")
     reading = {
-        key: status[key] for key in ("placement", "changing", "derated", "observe_only", "pages", "sample_age_s")
+        key: status[key]
+        for key in ("placement", "changing", "derated", "observe_only", "pages", "sample_age_s", "roster")
     }
     module.exit_json(
         changed=run.changed,

@@ -5,62 +5,30 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from gpu_cutover.guard import control, daemon, placement, store
+from gpu_cutover.guard import control, daemon, engines, placement, store
 from gpu_cutover.guard.config import Config
-from gpu_cutover.probes import nvml, web
+from gpu_cutover.probes import nvml
 
 from .guard_host import MemoryHost, bring
+from .real_guard import Board, Engines, Guard, build_nvml, until
 
-SOURCE = Path(__file__).parents[2] / "twin" / "nvml" / "libnvidia-ml.c"
 COOL = {f"gpu{i}.temp": 50 for i in range(4)}
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nvml")
-    out = folder / "libnvidia-ml.so.1"
-    compiler = shutil.which("gcc")
-    assert compiler, "a C compiler builds the simulated NVML"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", str(out), str(SOURCE)]
-    subprocess.run(command, check=True)
-    return folder
-
-
-class Board:
-    """The simulated boards' state file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.values: dict[str, Any] = {
-            "count": 4, "driver": "580.105.08", "gpu.name": "NVIDIA L40S", "gpu.tlimit.ref": 88, "gpu.lost": 0,
-            "gpu.tlimit.slowdown": -2, "gpu.tlimit.shutdown": -5, "gpu.reasons": "0x4", "gpu.power_mw": 300000,
-            "gpu.limit_mw": 350000, "gpu.limit_min_mw": 100000, "gpu.limit_max_mw": 350000, "gpu.recovery_action": 0,
-            "gpu.mem.total": 2**35, "gpu.ecc.dbe.vol": 0, "gpu.remap.failure": 0, **COOL,
-        }  # fmt: skip
-        self.set()
-
-    def set(self, **changes: Any) -> None:
-        self.values |= {key.replace("__", "."): value for key, value in changes.items()}
-        fresh = self.path.with_suffix(".new")
-        fresh.write_text("".join(f"{key}={value}\n" for key, value in self.values.items()))
-        fresh.replace(self.path)
-
-    def xid(self, gpu: int, code: int) -> None:
-        with Path(f"{self.path}.xid").open("a") as handle:
-            handle.write(f"{gpu} {code}\n")
+    return build_nvml(tmp_path_factory.mktemp("nvml"))
 
 
 @pytest.fixture
@@ -68,16 +36,6 @@ def board(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boa
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
     monkeypatch.setenv("NVML_STANDIN_STATE", str(tmp_path / "nvml.state"))
     return Board(tmp_path / "nvml.state")
-
-
-def until(what: Callable[[], Any], seconds: float = 20.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError("did not happen in time")
 
 
 @pytest.fixture
@@ -125,54 +83,15 @@ def test_no_library_is_an_error_not_a_crash(tmp_path: Path, monkeypatch: pytest.
 # --- the whole daemon as a process -----------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Process:
-    """One running guard."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.socket = free_port(), folder / "run" / "control"
-        config = {
-            "gpus": 4, "listen": "127.0.0.1", "port": self.port, "interval_s": 0.1, "read_timeout_s": 3.0,
-            "placements": str(folder / "placements"), "state_file": str(folder / "state.json"),
-            "socket": str(self.socket),
-            "policy": {"act_after_s": 2.0, "critical_after_s": 0.5, "blind_after_s": 1.0, "cool_down_s": 0.3},
-        }  # fmt: skip
-        self.config = folder / "guard.json"
-        self.config.write_text(json.dumps(config))
-        self.child: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "gpu_cutover.guard.main", "run", "--config", str(self.config)]
-        self.child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        until(lambda: web.answers(f"http://127.0.0.1:{self.port}/health"))
-
-    def kill(self) -> None:
-        if self.child is not None:
-            self.child.send_signal(signal.SIGKILL)
-            self.child.wait()
-            self.child = None
-
-    def get(self, path: str) -> Any:
-        return web.get_json(f"http://127.0.0.1:{self.port}{path}")
-
-    def ask(self, command: str) -> dict[str, Any]:
-        return control.ask(command, self.socket)
-
-
 @pytest.fixture
-def guard(board: Board, tmp_path: Path) -> Iterator[Process]:
-    made = Process(tmp_path)
+def guard(board: Board, tmp_path: Path) -> Iterator[Guard]:
+    made = Guard(tmp_path)
     made.start()
     yield made
     made.kill()
 
 
-def test_the_guard_derates_by_itself_and_remembers_it_when_killed(board: Board, guard: Process) -> None:
+def test_the_guard_derates_by_itself_and_remembers_it_when_killed(board: Board, guard: Guard) -> None:
     assert guard.get("/placement")["name"] == "healthy"
     board.set(gpu2__temp=90)
     until(lambda: guard.get("/placement")["name"] == "without-gpu2")
@@ -183,15 +102,94 @@ def test_the_guard_derates_by_itself_and_remembers_it_when_killed(board: Board, 
     assert any("margin" in event["event"] for event in placed["events"])
 
 
-def test_the_placement_names_the_boards_and_a_lost_one_keeps_its_name(board: Board, guard: Process) -> None:
-    board.set(gpu0__uuid="GPU-a", gpu2__uuid="GPU-c")
-    until(lambda: guard.get("/placement")["gpu_uuids"] == {"0": "GPU-a", "2": "GPU-c"})
+def test_the_placement_names_the_boards_and_a_lost_one_keeps_its_name(board: Board, guard: Guard) -> None:
+    until(lambda: guard.get("/placement")["gpu_uuids"] == {str(slot): f"GPU-{slot}" for slot in range(4)})
     board.set(gpu2__lost=1)
     until(lambda: guard.get("/placement")["name"] == "without-gpu2")
-    assert guard.get("/placement")["gpu_uuids"]["2"] == "GPU-c"
+    assert guard.get("/placement")["gpu_uuids"]["2"] == "GPU-2"
 
 
-def test_commands_are_answered_and_refused_with_a_reason(board: Board, guard: Process) -> None:
+def reboot(board: Board, guard: Guard, *seats: int | str) -> None:
+    """The machine boots with these boards; the driver numbers them anew."""
+    until(lambda: guard.ask("status")["roster"])
+    guard.kill()
+    board.seat(*seats)
+    guard.start()
+
+
+def test_after_a_boot_without_a_board_that_gpu_is_lost_and_no_other_is_taken_for_it(board: Board, guard: Guard) -> None:
+    reboot(board, guard, 0, 2, 3)
+    until(lambda: guard.get("/placement")["name"] == "without-gpu1")
+    board.set(gpu1__temp=70)  # NVML's 1 is the site's GPU 2
+    until(lambda: guard.ask("status")["sample"]["gpus"][2]["margin_celsius"] == 18)
+    status = guard.ask("status")
+    assert (status["derated"], status["gpus"][1]["fault"]) == (1, "its board is not there")
+    assert "is not there" in guard.ask("restore")["reason"] or "cannot be read" in guard.ask("restore")["reason"]
+
+
+def test_a_replaced_board_stays_out_until_it_is_accepted(board: Board, guard: Guard) -> None:
+    reboot(board, guard, 0, "new", 2, 3)
+    until(lambda: guard.get("/placement")["name"] == "without-gpu1")
+    until(lambda: "board GPU-new" in guard.get("/health")["pages"])
+    assert guard.ask("accept") == {"ok": True, "reason": None, "placement": "without-gpu1"}
+    until(lambda: guard.get("/health")["pages"] == {})
+    assert guard.get("/placement")["gpu_uuids"]["1"] == "GPU-new"
+    until(lambda: guard.ask("restore")["ok"])
+    guard.kill()
+    guard.start()
+    assert guard.get("/placement")["name"] == "healthy"
+    assert guard.ask("status")["roster"][1]["source"].startswith("accepted ")
+
+
+def test_boards_that_changed_places_serve_on_and_are_called_for(board: Board, guard: Guard) -> None:
+    reboot(board, guard, 2, 1, 0, 3)
+    until(lambda: set(guard.get("/health")["pages"]) == {"boards moved"})
+    board.set(gpu0__temp=70)
+    until(lambda: guard.ask("status")["sample"]["gpus"][2]["margin_celsius"] == 18)
+    assert guard.get("/placement")["name"] == "healthy"
+    assert guard.ask("accept")["ok"]
+    until(lambda: guard.get("/health")["pages"] == {})
+    assert guard.ask("status")["sample"]["gpus"][0]["margin_celsius"] == 18
+
+
+def test_a_bad_board_is_not_accepted_into_another_slot(board: Board, guard: Guard) -> None:
+    guard.ask("derate 1 bad board")
+    reboot(board, guard, 1, 0, 2, 3)
+    assert "GPU 1 is out and its board sits in another slot" in until(lambda: guard.ask("accept")["reason"])
+
+
+def test_declared_boards_need_no_learning_and_no_one_else_is_accepted(board: Board, tmp_path: Path) -> None:
+    guard = Guard(tmp_path, uuids=["GPU-3", "GPU-2", "GPU-1", "GPU-0"])
+    guard.start()
+    board.set(gpu3__temp=70)
+    until(lambda: guard.ask("status")["sample"]["gpus"][0].get("margin_celsius") == 18)
+    assert "declared otherwise" in guard.ask("accept")["reason"]
+    guard.kill()
+
+
+def test_an_xid_is_acted_on_without_waiting_for_the_next_sample(board: Board, tmp_path: Path) -> None:
+    guard = Guard(tmp_path, interval_s=20.0)
+    guard.start()
+    until(lambda: guard.ask("status")["sample_age_s"] is not None)
+    board.xid(2, 79)
+    until(lambda: guard.get("/placement")["name"] == "without-gpu2", seconds=15.0)
+    guard.kill()
+
+
+def test_whoever_knows_the_placement_hears_of_the_next_one(board: Board, guard: Guard) -> None:
+    until(lambda: guard.get("/placement")["gpu_uuids"])
+    tag = guard.get("/placement")["tag"]
+    assert guard.get(f"/placement?after={tag}&wait=0.2")["tag"] == tag
+    heard: list[Any] = []
+    waiting = threading.Thread(target=lambda: heard.append(guard.get(f"/placement?after={tag}&wait=25")))
+    waiting.start()
+    guard.ask("derate 2 drill")
+    waiting.join(20.0)
+    assert heard[0]["name"] == "without-gpu2"
+    assert guard.get(f"/placement?after={tag}&wait=25")["name"] == "without-gpu2"  # an old one is answered at once
+
+
+def test_commands_are_answered_and_refused_with_a_reason(board: Board, guard: Guard) -> None:
     assert guard.ask("derate 1 drill")["placement"] == "without-gpu1"
     assert "restore it first" in guard.ask("derate 2")["reason"]
     assert "commands" in guard.ask("dance")["reason"]
@@ -202,21 +200,21 @@ def test_commands_are_answered_and_refused_with_a_reason(board: Board, guard: Pr
     assert guard.get("/placement")["name"] == "healthy"
 
 
-def test_the_guard_stays_alive_and_calls_when_the_driver_hangs(board: Board, guard: Process) -> None:
+def test_the_guard_stays_alive_and_calls_when_the_driver_hangs(board: Board, guard: Guard) -> None:
     board.set(hang=60)
-    until(lambda: "blind" in guard.get("/health")["pages"])
+    until(lambda: {"blind", "nvml hung"} <= set(guard.get("/health")["pages"]))
     assert guard.get("/placement")["name"] == "healthy"
     assert "gpu_guard_sample_ok 0" in metrics(guard)
 
 
-def metrics(guard: Process) -> str:
+def metrics(guard: Guard) -> str:
     import urllib.request
 
     with urllib.request.urlopen(f"http://127.0.0.1:{guard.port}/metrics", timeout=5) as answer:
         return str(answer.read().decode())
 
 
-def test_metrics_parse_and_history_has_the_curve(board: Board, guard: Process) -> None:
+def test_metrics_parse_and_history_has_the_curve(board: Board, guard: Guard) -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     rows = until(lambda: [row for row in guard.get("/history?seconds=60")["samples"] if row["gpus"][0]["power_w"]])
@@ -227,12 +225,12 @@ def test_metrics_parse_and_history_has_the_curve(board: Board, guard: Process) -
 
 
 @pytest.mark.parametrize("path", ["/history?seconds=x", "/nothing"])
-def test_a_bad_request_is_answered(board: Board, guard: Process, path: str) -> None:
+def test_a_bad_request_is_answered(board: Board, guard: Guard, path: str) -> None:
     with pytest.raises(OSError, match="HTTP 40"):
         guard.get(path)
 
 
-def test_observe_only_survives_a_restart_and_does_nothing(board: Board, guard: Process) -> None:
+def test_observe_only_survives_a_restart_and_does_nothing(board: Board, guard: Guard) -> None:
     assert guard.ask("observe-only on")["ok"]
     guard.kill()
     guard.start()
@@ -276,8 +274,8 @@ def test_an_engine_is_asked_for_its_version_once_a_start(monkeypatch: pytest.Mon
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_address[1]}"
     unit = {"Id": "vllm@llama.service", "ActiveState": "active", "NRestarts": "0", "MainPID": "7"}
-    monkeypatch.setattr(daemon.systemd, "show", lambda units: {"vllm@llama.service": unit})
-    states = daemon.EngineStates()
+    monkeypatch.setattr("gpu_cutover.guard.engines.systemd.show", lambda units: {"vllm@llama.service": unit})
+    states = engines.EngineStates()
     wanted = {"llama": placement.Engine("llama", "vllm@llama.service", (2,), url, f"{url}/health", "w", "d")}
     for _ in range(3):
         assert states(wanted)["llama"]["engine_version"] == "0.25.1"
@@ -304,6 +302,12 @@ class Samples:
         gpus = [{"index": i, "margin_celsius": 30, "lost": False} for i in range(4)]
         return {"t": time.time(), "gpus": gpus, "xids": []}
 
+    def set_limit(self, uuid: str, watts: float, timeout_s: float) -> str | None:
+        return None
+
+    def wait(self, seconds: float) -> None:
+        """Nothing comes."""
+
     def close(self) -> None:
         """Nothing to close."""
 
@@ -312,7 +316,7 @@ def made(folder: Path, placements: Path, host: MemoryHost) -> daemon.Guard:
     config = Config(gpus=4, placements=placements, state_file=folder / "guard" / "state.json", drain_s=0.0)
     config = Config(**{**config.__dict__, "socket": folder / "guard" / "control"})
     (folder / "guard").mkdir(exist_ok=True)
-    return daemon.Guard(config, Samples(), host, lambda gpu, watts: None, lambda engines: {})
+    return daemon.Guard(config, Samples(), host, lambda engines: {})
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -336,6 +340,74 @@ def test_a_guard_killed_in_the_middle_of_a_derate_finishes_it(
     change = second.memory.changes[-1]
     assert (change.kind, change.gpu, change.finished is not None) == ("derate", 2, True)
     assert change.timeline
+
+
+@pytest.mark.parametrize("when", [f"{how} {act}" for act in range(4) for how in ("before", "after")])
+def test_a_guard_killed_at_any_change_of_a_unit_finishes_the_derate(board: Board, tmp_path: Path, when: str) -> None:
+    host, guard = Engines(tmp_path), Guard(tmp_path)
+    try:
+        host.place(guard.placements)
+        guard.start()
+        kept = host.running()["triton@bge.service"]
+        host.kill_at(when)
+        guard.ask("derate 2 drill")
+        assert guard.died() == -signal.SIGKILL
+        host.kill_at("")
+        guard.start()
+        until(lambda: not guard.ask("status")["changing"])
+        wanted = placement.wanted_digests(placement.load_plan(guard.placements)["without-gpu2"])
+        assert (host.running(), host.enabled()) == (wanted, set(wanted))
+        assert host.running()["triton@bge.service"] == kept
+        change = guard.ask("status")["changes"][-1]
+        assert (change["kind"], change["gpu"], change["finished"] is not None) == ("derate", 2, True)
+    finally:
+        guard.kill()
+        host.close()
+
+
+def test_models_that_start_anew_are_away_until_they_answer(board: Board, tmp_path: Path) -> None:
+    host, guard = Engines(tmp_path), Guard(tmp_path)
+    try:
+        host.place(guard.placements)
+        guard.start()
+        host.healthy.clear()
+        guard.ask("derate 2 drill")
+        assert guard.get("/placement")["away"] == ["llama"]
+        guard.kill()
+        guard.start()
+        assert guard.get("/placement")["away"] == ["llama"]
+        host.healthy.set()
+        until(lambda: guard.get("/placement")["away"] == [])
+    finally:
+        guard.kill()
+        host.close()
+
+
+def test_engines_start_anew_on_a_board_that_was_accepted_elsewhere(board: Board, tmp_path: Path) -> None:
+    host, guard = Engines(tmp_path), Guard(tmp_path)
+    try:
+        host.place(guard.placements)
+        guard.start()
+        reboot(board, guard, 1, 0, 2, 3)
+        before = {path.name: path.read_text() for path in (host.folder / "units").iterdir()}
+        until(lambda: "boards moved" in guard.get("/health")["pages"])
+        assert guard.ask("accept")["ok"]
+        until(lambda: not guard.ask("status")["changing"])
+        after = {path.name: path.read_text() for path in (host.folder / "units").iterdir()}
+        assert {unit for unit, pid in after.items() if before[unit] != pid} == {
+            "triton@bge.service",
+            "vllm@llava.service",
+        }
+    finally:
+        guard.kill()
+        host.close()
+
+
+def test_a_clock_that_is_set_changes_no_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([100.0, 101.0, 102.0])
+    monkeypatch.setattr(store, "clock", lambda: 5000.0)
+    now = store.steady(9000.0, lambda: next(ticks))
+    assert [now(), now()] == [9001.0, 9002.0]
 
 
 def test_a_guard_without_its_memory_does_not_bring_a_hot_gpu_back(tmp_path: Path) -> None:

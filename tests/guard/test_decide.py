@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from gpu_cutover.guard import decide
 from gpu_cutover.guard.decide import Policy
+from gpu_cutover.probes import xid
 
 POLICY = Policy(act_after_s=10, critical_after_s=4, relax_after_s=40, blind_after_s=8, cool_down_s=10, probation_s=10)
 
@@ -32,18 +33,33 @@ def sample(margins: Sequence[object], xids: Sequence[dict[str, int]] = (), **of:
 
 @dataclass
 class Run:
-    """Drives `decide` second by second."""
+    """Drives `decide` second by second, on boards that keep the limit they are given while `obedient`."""
 
     policy: Policy = POLICY
     now: float = 1000.0
     actions: list[tuple[float, decide.Action]] = field(default_factory=list)
     state: decide.State = field(default_factory=lambda: decide.begin(4, 1000.0))
+    limits: dict[int, float] = field(default_factory=dict)
+    obedient: bool = True
+
+    def _obeyed(self, what: dict[str, Any]) -> dict[str, Any]:
+        gpus = what.get("gpus")
+        if not self.limits or not isinstance(gpus, list):
+            return what
+        return {
+            **what,
+            "gpus": [
+                {**g, "limit_w": self.limits.get(g["index"], g["limit_w"])} if isinstance(g, dict) else g for g in gpus
+            ],
+        }
 
     def feed(self, seconds: int, make: dict[str, Any] | Callable[[int], dict[str, Any]]) -> None:
         for second in range(seconds):
             self.now += 1
             what = make(second) if callable(make) else make
-            self.state, actions = decide.decide(self.state, what, self.policy, self.now)
+            self.state, actions = decide.decide(self.state, self._obeyed(what), self.policy, self.now)
+            if self.obedient:
+                self.limits |= {a.gpu: a.watts for a in actions if a.watts is not None and a.gpu is not None}
             self.actions += [(self.now, action) for action in actions]
 
     def kinds(self, gpu: int | None = None) -> list[str]:
@@ -122,11 +138,54 @@ def test_a_hardware_xid_derates_at_once(code: int) -> None:
     assert str(code) in run.state.cause
 
 
-@pytest.mark.parametrize("code", [13, 31, 43, 45, 63, 94, 154])
-def test_an_application_xid_does_not_derate(code: int) -> None:
+@pytest.mark.parametrize("code", [13, 31, 38, 43, 44, 45])
+def test_an_application_xid_does_nothing(code: int) -> None:
     run = Run()
     run.feed(10, sample([30] * 4, xids=[{"gpu": 1, "xid": code}]))
     assert run.kinds() == []
+
+
+@pytest.mark.parametrize("code", [63, 92, 94, 157])
+def test_an_xid_that_lets_the_gpu_go_on_calls_a_person_for_a_day(code: int) -> None:
+    run = Run(replace(POLICY, contained_errors=True, note_s=50))
+    run.feed(1, sample([30] * 4, xids=[{"gpu": 1, "xid": code}]))
+    run.feed(48, COOL)
+    assert (run.kinds(), set(run.state.pages)) == (["page"], {"GPU 1 note"})
+    assert str(code) in run.actions[0][1].reason
+    run.feed(2, COOL)
+    assert run.state.pages == {}
+
+
+def test_a_contained_error_is_not_contained_where_the_board_cannot() -> None:
+    run = Run()
+    run.feed(1, sample([30] * 4, xids=[{"gpu": 1, "xid": 94}]))
+    assert run.kinds() == ["derate"]
+
+
+@pytest.mark.parametrize(
+    ("told", "kinds"), [(0, []), (1, ["derate"]), (2, ["derate"]), (3, ["page"]), (4, ["derate"]), (None, ["page"])]
+)
+def test_xid_154_does_what_nvml_then_says(told: int | None, kinds: list[str]) -> None:
+    run = Run()
+    run.feed(1, sample([30] * 4, xids=[{"gpu": 1, "xid": 154}], gpu1={"recovery_action": told}))
+    assert run.kinds() == kinds
+
+
+def test_a_hardware_xid_of_nobody_calls_and_takes_nobody_out() -> None:
+    run = Run()
+    run.feed(1, sample([30] * 4, xids=[{"gpu": None, "xid": 79}]))  # type: ignore[dict-item]
+    run.feed(10, COOL)
+    assert (run.kinds(), set(run.state.pages)) == (["page"], {"xid"})
+
+
+# NVIDIA's Xid catalogue as the fact table has it: what each code asks for at once.
+LEAVES = [46, 48, 54, 62, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 156, 158, 171, 172]
+STAYS = [13, 31, 38, 43, 44, 45, 63, 92, 154, 157]
+
+
+def test_every_xid_of_the_catalogue_is_known_and_does_what_it_asks_for() -> None:
+    assert {code for code in xid.ACTION if xid.is_hardware(code)} == set(LEAVES)
+    assert set(STAYS) <= {code for code in xid.ACTION if not xid.is_hardware(code)}
 
 
 @pytest.mark.parametrize("other", [{"recovery_action": 1}, {"recovery_action": 2}, {"remap_failure": 1}])
@@ -188,8 +247,57 @@ def test_a_blind_sensor_caps_and_calls(margin: object) -> None:
 def test_nvml_hanging_keeps_the_placement_and_calls(reading: dict[str, Any]) -> None:
     run = Run()
     run.feed(60, reading)
-    assert run.kinds() == ["page"]
+    assert run.kinds() == ["page"] * (2 if "error" in reading else 1)
     assert "blind" in run.state.pages
+
+
+def test_a_hung_nvml_is_an_alarm_of_its_own_and_not_for_one_late_answer() -> None:
+    run = Run()
+    run.feed(1, {"error": "NVML did not answer within 3 s", "hung": True})
+    assert run.state.pages == {}
+    run.feed(1, {"error": "NVML did not answer within 3 s", "hung": True})
+    assert set(run.state.pages) == {"nvml hung"}
+    run.feed(1, COOL)
+    assert run.state.pages == {}
+
+
+def test_all_hot_with_one_blind_sensor_is_still_the_chassis() -> None:
+    run = Run()
+    run.feed(200, sample([1, None, -1, 2]))
+    assert "derate" not in run.kinds()
+    assert {"chassis", "blind GPU 1"} <= set(run.state.pages)
+
+
+def test_a_chassis_alarm_does_not_end_because_one_gpu_wavers_at_the_limit() -> None:
+    run = Run()
+    run.feed(200, lambda second: sample([1, 12 if second > 20 and second % 2 else 8, -1, 2]))
+    assert "derate" not in run.kinds()
+    run.feed(60, sample([20, 20, -1, 20]))
+    assert run.kinds().count("derate") == 1
+
+
+def test_a_limit_that_a_reset_took_back_is_set_again_and_is_no_new_action() -> None:
+    run = Run(obedient=False)
+    run.feed(11, sample([30, 30, 2, 30]))
+    run.feed(130, sample([30, 30, 12, 30]))
+    assert run.kinds() == ["cap"] * 3
+    assert len(run.state.actions) == 1
+    assert [a.watts for _, a in run.actions if a.kind == "cap"] == [pytest.approx(297.5)] * 3
+
+
+def test_boards_that_are_not_the_sites_are_called_for() -> None:
+    run = Run()
+    run.feed(2, {**COOL, "roster": [("boards moved", "GPU 0 and GPU 1")]})
+    assert (run.kinds(), set(run.state.pages)) == (["page"], {"boards moved"})
+
+
+def test_accepting_boards_forgets_faults_of_slots_that_are_in_service() -> None:
+    run = Run()
+    run.feed(2, sample([30, 30, None, None], gpu2={"lost": True}, gpu3={"lost": True}))
+    assert "two GPUs" in run.state.pages
+    run.state = decide.ask_accept(run.state, [2], run.now)
+    run.feed(2, COOL)
+    assert (run.state.pages, run.state.derated) == ({}, None)
 
 
 def test_a_temperature_that_stands_still_while_power_swings_is_not_believed() -> None:
@@ -286,9 +394,9 @@ def test_no_sample_whatever_raises_and_the_state_survives_a_restart(history: lis
 
 def random_history(rng: random.Random, seconds: int) -> list[list[float]]:
     """Margins of four GPUs: a random walk with a random pull, so that some histories overheat and some do not."""
-    margins = [rng.uniform(10, 40) for _ in range(4)]
+    margins: list[float] = [rng.uniform(10, 40) for _ in range(4)]
     pulls = [rng.choice([35.0, 20.0, 8.0, 2.0, -3.0]) for _ in range(4)]
-    history = []
+    history: list[list[float]] = []
     for _ in range(seconds):
         if rng.random() < 0.01:
             pulls[rng.randrange(4)] = rng.choice([35.0, 20.0, 8.0, 2.0, -3.0])

@@ -4,8 +4,8 @@
  * sets a power limit", fan control, more than 16 GPUs. What it does not know answers NOT_SUPPORTED; what is absent from
  * the table of symbols answers as on an old driver (symbol not found).
  *
- * State: a text file of `key=value` lines, read again on every call and replaced whole by rename, so a reader never sees
- * half of it. Path: $NVML_STANDIN_STATE, else /var/lib/twin/nvml.state. `gpuN.key` first, then `gpu.key` for all.
+ * State: a text file of `key=value` lines, replaced whole by rename, so a reader never sees half of it, and read again
+ * when it is another file. Path: $NVML_STANDIN_STATE, else /var/lib/twin/nvml.state. `gpuN.key` first, then `gpu.key` for all.
  * Xid events: lines `<gpu> <xid>` appended to <state>.xid; an event set delivers those added after its creation.
  * Setting a power limit: a datagram `limit <gpu> <mW>` to $NVML_STANDIN_SOCKET, else /run/twin/load.sock (the thermal
  * process owns the state); the call returns once the state shows the new limit.
@@ -14,11 +14,14 @@
  * build: gcc -O2 -Wall -Wextra -shared -fPIC -Wl,-soname,libnvidia-ml.so.1 [-DLIBRARY_VERSION='"580.105.08"'] -o … libnvidia-ml.c
  * With LIBRARY_VERSION set, a different loaded driver (`driver=`) fails as in reality: driver/library version mismatch. */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,20 +46,46 @@ static const char *state_path(void) {
     return path ? path : "/var/lib/twin/nvml.state";
 }
 
-static int lookup(const char *key, char *out, size_t size) {
-    FILE *file = fopen(state_path(), "re");
-    char line[512];
-    size_t length = strlen(key);
-    int hit = 0;
-    if (!file) return 0;
-    while (!hit && fgets(line, sizeof line, file)) {
-        line[strcspn(line, "\r\n")] = 0;
-        if (!strncmp(line, key, length) && line[length] == '=') {
-            snprintf(out, size, "%s", line + length + 1);
-            hit = 1;
+/* Read again only when the file is another one: its writer replaces it whole, so inode and time tell. */
+static struct { struct timespec changed; ino_t inode; char *content; } cached;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static const char *state(void) {
+    struct stat now;
+    int file = open(state_path(), O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &now)) {
+        if (file >= 0) close(file);
+        return NULL;
+    }
+    if (!cached.content || now.st_ino != cached.inode || now.st_mtim.tv_sec != cached.changed.tv_sec ||
+        now.st_mtim.tv_nsec != cached.changed.tv_nsec) {
+        char *fresh = realloc(cached.content, (size_t)now.st_size + 1);
+        if (fresh) {
+            ssize_t got = read(file, fresh, (size_t)now.st_size);
+            fresh[got > 0 ? got : 0] = 0;
+            cached.content = fresh;
+            cached.inode = now.st_ino;
+            cached.changed = now.st_mtim;
         }
     }
-    fclose(file);
+    close(file);
+    return cached.content;
+}
+
+static int lookup(const char *key, char *out, size_t size) {
+    size_t length = strlen(key);
+    int hit = 0;
+    pthread_mutex_lock(&lock);
+    for (const char *line = state(); line && *line && !hit;) {
+        size_t end = strcspn(line, "\r\n");
+        if (end > length && !strncmp(line, key, length) && line[length] == '=') {
+            snprintf(out, size, "%.*s", (int)(end - length - 1), line + length + 1);
+            hit = 1;
+        }
+        line += end;
+        line += strspn(line, "\r\n");
+    }
+    pthread_mutex_unlock(&lock);
     return hit;
 }
 

@@ -17,9 +17,13 @@ SOCKET = Path("/run/gpu-guard/control")
 
 @dataclass(frozen=True)
 class Config:
-    """Times in seconds. `gpus` is how many GPUs the site declares, so that a missing one is seen as missing."""
+    """Times in seconds. `gpus` is how many GPUs the site declares, so that a missing one is seen as missing.
+
+    `uuids`: their boards, slot by slot, where a person declares them; empty: learned from the first whole reading.
+    """
 
     gpus: int
+    uuids: tuple[str, ...] = ()
     listen: str = "0.0.0.0"
     port: int = 9401
     placements: Path = DIRECTORY
@@ -47,10 +51,11 @@ def _typed(kind: type, raw: dict[str, Any], file: str, prefix: str = "") -> dict
             "int": isinstance(value, int) and not isinstance(value, bool),
             "float": isinstance(value, int | float) and not isinstance(value, bool),
             "bool": isinstance(value, bool),
+            "tuple[str, ...]": isinstance(value, list) and all(isinstance(one, str) for one in value),
         }.get(wanted, isinstance(value, str))
         if not good:
             raise InputError(file, prefix + name, f"{value!r} is no {wanted}", f"give a {wanted}")
-        typed[name] = {"float": float, "Path": Path}.get(wanted, lambda v: v)(value)
+        typed[name] = {"float": float, "Path": Path, "tuple[str, ...]": tuple}.get(wanted, lambda v: v)(value)
     return typed
 
 
@@ -77,6 +82,8 @@ def parse(text: str, file: str) -> Config:
     if "gpus" not in values:
         raise InputError(file, "gpus", "is missing", "say how many GPUs the site declares")
     config = Config(**values, policy=policy)
+    if config.uuids and (len(config.uuids) != config.gpus or len(set(config.uuids)) != config.gpus):
+        raise InputError(file, "uuids", f"{len(config.uuids)} UUIDs for {config.gpus} GPUs", "give each GPU its own")
     return replace(config, policy=scaled(policy, config.time_scale, config.interval_s))
 
 

@@ -4,6 +4,9 @@ Heat is judged on NVML's margin (degrees left to the maximum operating temperatu
 over a limit is accumulated and drains again while the GPU is below it, so one bad sample does nothing and a heat that
 flickers around the limit is not forgotten. Going back always needs a wider margin and a longer time than going forth.
 
+`now` never jumps: the caller counts seconds by a monotonic clock and continues where the state was saved. A GPU is its
+slot (`roster`), whatever number NVML gives it today.
+
 Levels of a GPU: normal → watch → capped → derated → recovering → normal.
 """
 
@@ -19,6 +22,10 @@ from ..probes import nvml, xid
 LONGEST_STEP_S = 3.0  # a pause of the guard itself counts as at most this much heat
 LEVELS = ("normal", "watch", "capped", "derated", "recovering")
 BAD_RECOVERY = frozenset({1, 2, 4})  # reset, reboot, drain-and-reset
+DRAIN_P2P = 3
+HUNG_SAMPLES = 2  # one late answer may be a busy machine
+CAP_SLACK_W = 5.0  # boards round their limit
+CAP_AGAIN_S = 60.0  # a limit that does not stay is set again this often
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class Policy:
     """Limits and times. Margins in °C to the maximum operating temperature, times in seconds.
 
     Margins 10, 3 and 15 and the 60 s before acting: docs of NVML margins and throttle guards as used in practice; the
-    board itself slows down at a margin of about -2 and shuts down at -5 (L40S) or -8 (H100 SXM).
+    board itself slows down at a margin of about -2 and shuts down at -5 (L40S) or -8 (H100 SXM). `note_s`: how long a
+    person is called for an Xid that does not stop service. `contained_errors`: see `probes.xid`.
     """
 
     watch_margin_celsius: float = 10.0
@@ -45,6 +53,8 @@ class Policy:
     probation_s: float = 60.0
     max_actions: int = 8
     window_s: float = 3600.0
+    note_s: float = 86400.0
+    contained_errors: bool = False
     observe_only: bool = False
 
 
@@ -62,7 +72,11 @@ class Gpu:
     caps: int = 0
     base_limit_w: float | None = None
     min_limit_w: float | None = None
+    cap_w: float | None = None
+    cap_set: float = 0.0
     fault: str | None = None
+    note: str | None = None
+    note_until: float = 0.0
     margin: float | None = None
     margin_since: float = 0.0
     power_low: float = 0.0
@@ -79,6 +93,7 @@ class State:
     actions: tuple[float, ...] = ()
     pages: Mapping[str, float] = field(default_factory=dict)
     last_t: float = 0.0
+    unread: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,7 +107,7 @@ class State:
 
 @dataclass(frozen=True)
 class Action:
-    """kind: cap (watts), uncap (watts), derate, restore, page, unpage, level, would. `reason` is for a person."""
+    """kind: cap (watts), uncap (watts), derate, restore, page, unpage, level. `reason` is for a person."""
 
     kind: str
     reason: str
@@ -114,17 +129,29 @@ def _number(value: object) -> float | None:
     return float(value)
 
 
-def _fault_of(reading: Mapping[str, Any], xids: list[int], lost_samples: int) -> str | None:
+def _fault_of(reading: Mapping[str, Any], xids: list[int], lost_samples: int, policy: Policy) -> str | None:
     """Why this GPU must leave service whatever its temperature; None when nothing says so."""
-    hardware = [code for code in xids if xid.is_hardware(code)]
+    hardware = [code for code in xids if xid.is_hardware(code, policy.contained_errors)]
     if hardware:
         return f"Xid {hardware[0]} ({xid.ACTION.get(hardware[0], 'not in the catalogue')})"
     if lost_samples >= 2:
-        return "the GPU is lost (fallen off the bus)"
+        return "its board is not there" if reading.get("absent") else "the GPU is lost (fallen off the bus)"
     if reading.get("recovery_action") in BAD_RECOVERY:
         return f"NVML asks for {nvml.RECOVERY_ACTION[reading['recovery_action']]}"
     if _number(reading.get("remap_failure")):
         return "row remapping failed"
+    return None
+
+
+def _note_of(reading: Mapping[str, Any], xids: list[int], policy: Policy) -> str | None:
+    """What a person should know although the GPU goes on; None when there is nothing."""
+    for code in xids:
+        if xid.needs_a_person(code) and not xid.is_hardware(code, policy.contained_errors):
+            return f"Xid {code} ({xid.ACTION[code]}): goes on; reset it when convenient and tell the vendor"
+    if reading.get("recovery_action") == DRAIN_P2P:
+        return "NVML asks to drain its peer-to-peer traffic"
+    if xid.RECOVERY_CHANGED in xids and _number(reading.get("recovery_action")) is None:
+        return "Xid 154: another recovery action, and NVML does not say which"
     return None
 
 
@@ -146,15 +173,28 @@ def _stuck(gpu: Gpu, policy: Policy, now: float) -> bool:
     )
 
 
+def _told(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float) -> Gpu:
+    """What the board says of itself beside its temperature: lost, faults, notes, limits."""
+    lost_samples = gpu.lost_samples + 1 if reading.get("lost") else 0
+    limit = _number(reading.get("limit_w")) if gpu.caps == 0 else None
+    note, until = _note_of(reading, xids, policy), now + policy.note_s
+    if note is None and now < gpu.note_until:
+        note, until = gpu.note, gpu.note_until
+    return replace(
+        gpu,
+        lost_samples=lost_samples,
+        fault=gpu.fault or _fault_of(reading, xids, lost_samples, policy),
+        note=note,
+        note_until=until if note else 0.0,
+        base_limit_w=limit or gpu.base_limit_w,
+        min_limit_w=_number(reading.get("limit_min_w")) or gpu.min_limit_w,
+    )
+
+
 def _observe(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float, step_s: float) -> Gpu:
     """The GPU after one sample: timers and faults only, no decision."""
-    lost_samples = gpu.lost_samples + 1 if reading.get("lost") else 0
-    fault = gpu.fault or _fault_of(reading, xids, lost_samples)
-    gpu = replace(gpu, lost_samples=lost_samples, fault=fault)
+    gpu = _told(gpu, reading, xids, policy, now)
     margin = _number(reading.get("margin_celsius"))
-    if gpu.base_limit_w is None or gpu.caps == 0:
-        gpu = replace(gpu, base_limit_w=_number(reading.get("limit_w")) or gpu.base_limit_w)
-    gpu = replace(gpu, min_limit_w=_number(reading.get("limit_min_w")) or gpu.min_limit_w)
     if margin is not None:
         gpu = _tracked_sensor(gpu, margin, _number(reading.get("power_w")), now)
     if margin is None or _stuck(gpu, policy, now):
@@ -173,8 +213,12 @@ def _observe(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Poli
     )
 
 
-def _warm(gpu: Gpu, policy: Policy) -> bool:
-    return gpu.margin is not None and gpu.blind_s == 0 and gpu.margin <= policy.watch_margin_celsius
+def _seen(gpu: Gpu) -> bool:
+    return gpu.margin is not None and gpu.blind_s == 0 and gpu.fault is None
+
+
+def _warm(gpu: Gpu, limit: float) -> bool:
+    return _seen(gpu) and gpu.margin is not None and gpu.margin <= limit
 
 
 def _wants_out(gpu: Gpu, policy: Policy) -> str | None:
@@ -199,7 +243,7 @@ class _Step:
     def __init__(self, state: State, policy: Policy, now: float) -> None:
         self.policy, self.now = policy, now
         self.gpus = list(state.gpus)
-        self.derated, self.cause = state.derated, state.cause
+        self.derated, self.cause, self.unread = state.derated, state.cause, state.unread
         self.times = [t for t in state.actions if now - t < policy.window_s]
         self.pages_before = dict(state.pages)
         self.pages: dict[str, str] = {}
@@ -239,7 +283,17 @@ class _Step:
         watts = max(wanted, gpu.min_limit_w or 0.0)
         self.actions.append(Action("cap", reason, index, watts))
         level = gpu.level if gpu.level in ("derated", "recovering") else "capped"
-        self.level(index, level, reason, caps=gpu.caps + 1, heat_s=0.0, cool_s=0.0)
+        after = {"caps": gpu.caps + 1, "cap_w": watts, "cap_set": self.now, "heat_s": 0.0, "cool_s": 0.0}
+        self.level(index, level, reason, **after)
+
+    def keep_cap(self, index: int, limit: float | None) -> None:
+        """A limit does not survive a reboot or a reset of the board: set it again. No new decision, so not counted."""
+        gpu = self.gpus[index]
+        if gpu.caps == 0 or gpu.cap_w is None or limit is None or limit <= gpu.cap_w + CAP_SLACK_W:
+            return
+        if self.now - gpu.cap_set >= CAP_AGAIN_S and not self.policy.observe_only:
+            self.actions.append(Action("cap", f"its limit was {limit:g} W again", index, gpu.cap_w))
+            self.gpus[index] = replace(gpu, cap_set=self.now)
 
     def relax(self, index: int) -> None:
         gpu = self.gpus[index]
@@ -247,7 +301,7 @@ class _Step:
         if not self.may_act(f"lift the cap of GPU {index}", reserve=3):
             return
         self.actions.append(Action("uncap", f"cool for {gpu.cool_s:.0f} s", index, gpu.base_limit_w))
-        self.level(index, "normal", "cool again", caps=0, heat_s=0.0)
+        self.level(index, "normal", "cool again", caps=0, cap_w=None, heat_s=0.0)
 
     def derate(self, index: int, reason: str) -> None:
         if not self.may_act(f"de-rate to do without GPU {index}"):
@@ -263,7 +317,7 @@ class _Step:
                 self.actions.append(Action("page", reason))
         self.actions += [Action("unpage", key) for key in self.pages_before if key not in self.pages]
         pages = {key: self.pages_before.get(key, self.now) for key in self.pages}
-        state = State(tuple(self.gpus), self.derated, self.cause, tuple(self.times), pages, self.now)
+        state = State(tuple(self.gpus), self.derated, self.cause, tuple(self.times), pages, self.now, self.unread)
         return state, self.actions
 
 
@@ -274,13 +328,31 @@ def decide(state: State, sample: Mapping[str, Any], policy: Policy, now: float) 
     readings = _by_index(sample)
     events = _xids(sample)
     for index, gpu in enumerate(step.gpus):
-        step.gpus[index] = _observe(gpu, readings.get(index, {}), events.get(index, []), policy, now, step_s)
+        reading = readings.get(index, {})
+        step.gpus[index] = _observe(gpu, reading, events.get(index, []), policy, now, step_s)
+        step.keep_cap(index, _number(reading.get("limit_w")))
+    _call(step, sample, events.get(None, []))
     chassis = _chassis(step)
     _protect(step, chassis)
     _sensors(step)
     for index in range(len(step.gpus)):
         _settle(step, index)
     return step.end()
+
+
+def _call(step: _Step, sample: Mapping[str, Any], nobodys: list[int]) -> None:
+    """What a person must know and no GPU answers for."""
+    step.unread = step.unread + 1 if sample.get("error") else 0
+    if step.unread >= HUNG_SAMPLES:
+        step.page("nvml hung" if sample.get("hung") else "nvml", f"{sample['error']}; keeping the placement")
+    for key, text in sample.get("roster") or []:
+        step.page(key, text)
+    for index, gpu in enumerate(step.gpus):
+        if gpu.note:
+            step.page(f"GPU {index} note", f"GPU {index}: {gpu.note}")
+    hardware = [code for code in nobodys if xid.is_hardware(code, step.policy.contained_errors)]
+    if hardware or step.now - step.pages_before.get("xid", -step.policy.note_s) < step.policy.note_s:
+        step.page("xid", f"Xid {hardware} of a GPU that cannot be told; see the kernel's log")
 
 
 def _by_index(sample: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
@@ -290,21 +362,30 @@ def _by_index(sample: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
     return {gpu["index"]: gpu for gpu in gpus if isinstance(gpu, Mapping) and isinstance(gpu.get("index"), int)}
 
 
-def _xids(sample: Mapping[str, Any]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+def _xids(sample: Mapping[str, Any]) -> dict[int | None, list[int]]:
+    """Codes by GPU; by None where it cannot be told whose they are."""
+    found: dict[int | None, list[int]] = {}
     for event in sample.get("xids") or []:
-        if isinstance(event, Mapping) and isinstance(event.get("gpu"), int) and isinstance(event.get("xid"), int):
-            found.setdefault(event["gpu"], []).append(event["xid"])
+        if isinstance(event, Mapping) and isinstance(event.get("xid"), int):
+            gpu = event.get("gpu")
+            found.setdefault(gpu if isinstance(gpu, int) else None, []).append(event["xid"])
     return found
 
 
 def _chassis(step: _Step) -> bool:
-    """All GPUs warm and one hot: the air is warm, not one GPU. A de-rate would not help and would cost service."""
+    """All GPUs warm and one hot: the air is warm, not one GPU. A de-rate would not help and would cost service.
+
+    One GPU that cannot be seen does not make the air cool; once called, it stays so until one GPU is cool again.
+    """
     serving = [gpu for index, gpu in enumerate(step.gpus) if index != step.derated]
+    seen = [gpu for gpu in serving if _seen(gpu)]
+    called = "chassis" in step.pages_before
+    limit = step.policy.resume_margin_celsius if called else step.policy.watch_margin_celsius
     chassis = (
-        len(serving) >= 2
-        and all(_warm(gpu, step.policy) for gpu in serving)
-        and any(gpu.heat_s > 0 or gpu.critical_s > 0 for gpu in serving)
+        len(seen) >= 2
+        and 2 * len(seen) > len(serving)
+        and all(_warm(gpu, limit) for gpu in seen)
+        and (called or any(gpu.heat_s > 0 or gpu.critical_s > 0 for gpu in seen))
     )
     if chassis:
         step.page("chassis", "all GPUs are warm: check inlet air, fans and room cooling; no de-rate")
@@ -362,7 +443,7 @@ def _settle(step: _Step, index: int) -> None:
         step.relax(index)
     elif gpu.level == "recovering" and gpu.cool_s >= policy.probation_s:
         step.level(index, "normal", f"cool for {gpu.cool_s:.0f} s after its restore")
-    elif gpu.level == "normal" and _warm(gpu, policy):
+    elif gpu.level == "normal" and _warm(gpu, policy.watch_margin_celsius):
         step.level(index, "watch", f"margin {gpu.margin:g} °C")
     elif gpu.level == "watch" and gpu.cool_s >= LONGEST_STEP_S:
         step.level(index, "normal", "margin is wide again")
@@ -392,8 +473,9 @@ def not_restorable(state: State, sample: Mapping[str, Any], policy: Policy) -> s
     gpu = state.gpus[state.derated]
     if _number(reading.get("margin_celsius")) is None:
         return f"GPU {state.derated} cannot be read"
-    if _fault_of(reading, [], 2 if reading.get("lost") else 0):
-        return f"GPU {state.derated}: {_fault_of(reading, [], 2 if reading.get('lost') else 0)}"
+    fault = _fault_of(reading, [], 2 if reading.get("lost") else 0, policy)
+    if fault:
+        return f"GPU {state.derated}: {fault}"
     if gpu.cool_s < policy.cool_down_s:
         return (
             f"GPU {state.derated} is cool for {gpu.cool_s:.0f} s of {policy.cool_down_s:g} s "
@@ -414,8 +496,9 @@ def ask_restore(
     index, gpus = state.derated, list(state.gpus)
     old = gpus[index]
     gpus[index] = replace(
-        old, level="recovering", since=now, fault=None, caps=0, cool_s=0.0, heat_s=0.0, critical_s=0.0
-    )
+        old, level="recovering", since=now, fault=None, caps=0, cap_w=None, cool_s=0.0, heat_s=0.0,
+        critical_s=0.0, note=None, note_until=0.0,
+    )  # fmt: skip
     actions = [Action("restore", f"GPU {index} returns by command", index)]
     if old.caps:
         actions.insert(0, Action("uncap", "returns to service", index, old.base_limit_w))
@@ -426,4 +509,18 @@ def cap_failed(state: State, gpu: int, policy: Policy) -> State:
     """A cap that could not be set: the next heat leads to a de-rate instead of another try."""
     gpus = list(state.gpus)
     gpus[gpu] = replace(gpus[gpu], caps=policy.cap_steps)
+    return replace(state, gpus=tuple(gpus))
+
+
+def ask_accept(state: State, slots: list[int], now: float) -> State:
+    """The boards found are the right ones: nothing is remembered of the slots in `slots`, nor any fault or note.
+
+    The de-rated GPU stays out until its restore.
+    """
+    gpus = [
+        Gpu(since=now, margin_since=now) if slot in slots else replace(gpu, fault=None, note=None, note_until=0.0)
+        for slot, gpu in enumerate(state.gpus)
+    ]
+    if state.derated is not None:
+        gpus[state.derated] = replace(gpus[state.derated], level="derated")
     return replace(state, gpus=tuple(gpus))

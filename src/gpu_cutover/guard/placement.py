@@ -209,6 +209,12 @@ def difference(wanted: Mapping[str, str], running: Mapping[str, str | None]) -> 
     )
 
 
+def displaced(before: Placement | None, after: Placement) -> set[str]:
+    """Models that have to start anew on the way from one placement to another: nobody should ask them meanwhile."""
+    known = {} if before is None else wanted_digests(before)
+    return {engine.model for engine in after.engines.values() if known.get(engine.unit) != engine.digest}
+
+
 def wanted_digests(placement: Placement) -> dict[str, str]:
     """Unit → digest of a placement."""
     return {engine.unit: engine.digest for engine in placement.engines.values()}
@@ -273,18 +279,23 @@ def apply(
     tell: Callable[[str], None],
     drain_s: float = 0.0,
     unwanted: Callable[[], bool] = lambda: False,
+    moved: Collection[int] = (),
+    ready: Callable[[str], None] = lambda unit: None,
 ) -> Applied:
     """Bring the host to a placement; safe to repeat after an interruption at any point.
 
     `bound_s` bounds the wait for the health of each wave; engines that are not healthy by then are in `late`, and
     applying goes on: the others must not wait for one that is broken. `drain_s` is left between the switch of `current`
     (which the routers see) and the first stop. `unwanted` ends the wait for engines early when
-    another placement is asked for meanwhile. Raises OSError or ValueError from the file system.
+    another placement is asked for meanwhile. Engines on a GPU of `moved` are restarted whatever they run on. `ready` is
+    told every unit that became healthy. Raises OSError or ValueError from the file system.
     """
     began = host.now()
     placement = placements[name]
     units = {engine.unit for other in placements.values() for engine in other.engines.values()}
-    change = difference(wanted_digests(placement), host.running(units))
+    running = host.running(units)
+    elsewhere = {engine.unit for engine in placement.engines.values() if set(engine.gpus) & set(moved)}
+    change = difference(wanted_digests(placement), {u: "" if d and u in elsewhere else d for u, d in running.items()})
     if current_name(directory) != name:
         switch_current(directory, name)
         tell(f"current placement is {name}")
@@ -301,12 +312,17 @@ def apply(
             break
         host.start([engine.unit for engine in wave])
         tell(f"started {', '.join(engine.unit for engine in wave)}")
-        late += _await(wave, host, bound_s, tell, unwanted)
+        late += _await(wave, host, bound_s, tell, unwanted, ready)
     return Applied(change, late, host.now() - began)
 
 
 def _await(
-    wave: list[Engine], host: Host, bound_s: float, tell: Callable[[str], None], unwanted: Callable[[], bool]
+    wave: list[Engine],
+    host: Host,
+    bound_s: float,
+    tell: Callable[[str], None],
+    unwanted: Callable[[], bool],
+    ready: Callable[[str], None],
 ) -> list[str]:
     """Wait until every engine of a wave is healthy; the units that are not within the bound."""
     waiting = {engine.unit: engine.health for engine in wave}
@@ -316,6 +332,7 @@ def _await(
             if host.healthy(url):
                 del waiting[unit]
                 tell(f"healthy {unit}")
+                ready(unit)
         if not waiting or host.now() >= deadline or unwanted():
             break
         host.sleep(0.2)

@@ -6,12 +6,14 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .decide import State, begin
 from .placement import HEALTHY, derated_gpu
+from .roster import Roster, from_dicts
 
 KEPT_EVENTS = 300
 KEPT_CHANGES = 10
@@ -38,7 +40,7 @@ class Change:
 
 @dataclass
 class Memory:
-    """Everything that survives the process."""
+    """Everything that survives the process. `moved` are slots whose engines still run on the board before."""
 
     state: State
     placement: str = HEALTHY
@@ -50,6 +52,8 @@ class Memory:
     events: list[dict[str, Any]] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    roster: Roster = ()
+    moved: list[int] = field(default_factory=list)
 
     def tell(self, event: str, now: float) -> None:
         """Add an event, and to the running change's timeline while there is one."""
@@ -80,6 +84,7 @@ def _parse(text: str, gpus: int) -> Memory:
             **raw,
             "state": State.from_dict(raw["state"]),
             "changes": [Change(**change) for change in raw["changes"]],
+            "roster": from_dicts(raw.get("roster", ())),
         }
     )
     if len(memory.state.gpus) != gpus:
@@ -116,3 +121,12 @@ def load(path: Path, gpus: int, current: str | None, now: float) -> Memory:
 def clock() -> float:
     """Epoch seconds; a function so that tests can give another."""
     return time.time()
+
+
+def steady(not_before: float, monotonic: Callable[[], float] = time.monotonic) -> Callable[[], float]:
+    """A clock that only goes forward, one second a second, whatever is done to the wall clock; begins as epoch seconds.
+
+    `not_before` is where the memory ended: a wall clock that was set back while the guard was down changes nothing.
+    """
+    start, began = max(clock(), not_before), monotonic()
+    return lambda: start + monotonic() - began

@@ -87,7 +87,8 @@ def server(listen: str, port: int, answer: Callable[[str, dict[str, list[str]]],
     """A server (not yet serving); `answer` gets path and query and returns status, content type, body."""
 
     class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+        timeout = 30  # of a connection that is kept and says nothing
+        protocol_version = "HTTP/1.1"
         server_version = "gpu-guard"
 
         def do_GET(self) -> None:

@@ -13,6 +13,10 @@ ecc_uncorrected, ecc_corrected, remap_corrected, remap_uncorrected, remap_pendin
 pcie_generation, pcie_width, pcie_generation_max, pcie_width_max, pcie_replays, persistence`. A value that the board
 does not report is None.
 
+NVML numbers the boards it finds in the order of their buses: after a reboot without one board, those behind it have
+other numbers. So what never changes while a child lives is asked once, and a board that falls off the bus later is
+still told with its `uuid` and `bus_id`. A child that sees an Xid says so at once (`Reader.wait`).
+
 Margins are NVML's T.Limit: degrees left to the board's maximum operating temperature; the slowdown and shutdown margins
 are offsets on that scale (negative; L40S: -2 and -5).
 """
@@ -58,6 +62,7 @@ _FIELDS = {
     230: "recovery_action",
 }
 _XID_EVENT = 0x8
+NUDGE = b"!"  # the child's line that says: an Xid came, do not wait for the next second
 
 
 # --- the child: the only code that touches NVML ----------------------------------------------------------------------
@@ -93,32 +98,45 @@ def _scaled(value: Any, divisor: float) -> float | None:
     return None if value is None else value / divisor
 
 
-def _gpu(index: int) -> dict[str, Any]:
+def _facts(handle: Any) -> dict[str, Any]:
+    """What does not change while the driver is loaded."""
     import pynvml as n
 
-    handle = n.nvmlDeviceGetHandleByIndex(index)
-    pci = _value(lambda: n.nvmlDeviceGetPciInfo(handle))
-    memory = _value(lambda: n.nvmlDeviceGetMemoryInfo(handle))
+    bus = getattr(_value(lambda: n.nvmlDeviceGetPciInfo(handle)), "busId", None)
     limits = _value(lambda: n.nvmlDeviceGetPowerManagementLimitConstraints(handle)) or (None, None)
-    bus = getattr(pci, "busId", None)
-    utilisation = _value(lambda: n.nvmlDeviceGetUtilizationRates(handle))
     return {
-        "index": index,
-        "lost": False,
         "uuid": _value(lambda: n.nvmlDeviceGetUUID(handle)),
         "name": _value(lambda: n.nvmlDeviceGetName(handle)),
         "serial": _value(lambda: n.nvmlDeviceGetSerial(handle)),
         "vbios": _value(lambda: n.nvmlDeviceGetVbiosVersion(handle)),
         "part_number": _value(lambda: n.nvmlDeviceGetBoardPartNumber(handle)),
         "bus_id": bus.decode() if isinstance(bus, bytes) else bus,
+        "limit_min_w": _scaled(limits[0], 1000),
+        "limit_max_w": _scaled(limits[1], 1000),
+        "default_limit_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerManagementDefaultLimit(handle)), 1000),
+        "pcie_generation_max": _value(lambda: n.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
+        "pcie_width_max": _value(lambda: n.nvmlDeviceGetMaxPcieLinkWidth(handle)),
+    }
+
+
+def _gpu(index: int, facts: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    """One board as it is now; `facts` holds what was asked of each board before."""
+    import pynvml as n
+
+    handle = n.nvmlDeviceGetHandleByIndex(index)
+    if index not in facts:
+        facts[index] = _facts(handle)
+    memory = _value(lambda: n.nvmlDeviceGetMemoryInfo(handle))
+    utilisation = _value(lambda: n.nvmlDeviceGetUtilizationRates(handle))
+    return {
+        "index": index,
+        "lost": False,
+        **facts[index],
         "temperature_celsius": _value(lambda: n.nvmlDeviceGetTemperatureV(handle, n.NVML_TEMPERATURE_GPU)),
         "margin_celsius": _value(lambda: n.nvmlDeviceGetMarginTemperature(handle)),
         "clocks_event_bits": _value(lambda: n.nvmlDeviceGetCurrentClocksEventReasons(handle)),
         "power_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerUsage(handle)), 1000),
         "limit_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerManagementLimit(handle)), 1000),
-        "limit_min_w": _scaled(limits[0], 1000),
-        "limit_max_w": _scaled(limits[1], 1000),
-        "default_limit_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerManagementDefaultLimit(handle)), 1000),
         "utilisation_percent": getattr(utilisation, "gpu", None),
         "memory_total_bytes": getattr(memory, "total", None),
         "memory_used_bytes": getattr(memory, "used", None),
@@ -130,21 +148,21 @@ def _gpu(index: int) -> dict[str, Any]:
         ),
         "pcie_generation": _value(lambda: n.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
         "pcie_width": _value(lambda: n.nvmlDeviceGetCurrPcieLinkWidth(handle)),
-        "pcie_generation_max": _value(lambda: n.nvmlDeviceGetMaxPcieLinkGeneration(handle)),
-        "pcie_width_max": _value(lambda: n.nvmlDeviceGetMaxPcieLinkWidth(handle)),
         "pcie_replays": _value(lambda: n.nvmlDeviceGetPcieReplayCounter(handle)),
         "persistence": _value(lambda: n.nvmlDeviceGetPersistenceMode(handle)),
         **_fields(handle),
     }
 
 
-def _gpu_or_lost(index: int) -> dict[str, Any]:
+def _gpu_or_lost(index: int, facts: dict[int, dict[str, Any]]) -> dict[str, Any]:
     import pynvml
 
     try:
-        return _gpu(index)
+        return _gpu(index, facts)
     except pynvml.NVMLError as error:
-        return {"index": index, "lost": isinstance(error, pynvml.NVMLError_GpuIsLost), "error": str(error)}
+        lost = isinstance(error, pynvml.NVMLError_GpuIsLost)
+        named = {key: facts[index][key] for key in ("uuid", "bus_id", "serial") if index in facts}
+        return {"index": index, "lost": lost, "error": str(error), **named}
 
 
 class _XidListener(threading.Thread):
@@ -154,6 +172,7 @@ class _XidListener(threading.Thread):
         super().__init__(daemon=True)
         self._lock = threading.Lock()
         self._seen: list[dict[str, Any]] = []
+        self._told = True
 
     def run(self) -> None:
         import pynvml as n
@@ -178,17 +197,20 @@ class _XidListener(threading.Thread):
             if event.eventType & _XID_EVENT:
                 with self._lock:
                     self._seen.append({"t": time.time(), "gpu": gpu, "xid": int(event.eventData)})
+                    if self._told:
+                        self._told = False
+                        os.write(1, NUDGE + b"\n")
 
     def drain(self) -> list[dict[str, Any]]:
         with self._lock:
-            seen, self._seen = self._seen, []
+            seen, self._seen, self._told = self._seen, [], True
         return seen
 
 
-def _read_now(listener: _XidListener | None) -> dict[str, Any]:
+def _read_now(listener: _XidListener | None, facts: dict[int, dict[str, Any]]) -> dict[str, Any]:
     import pynvml
 
-    gpus = [_gpu_or_lost(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    gpus = [_gpu_or_lost(index, facts) for index in range(pynvml.nvmlDeviceGetCount())]
     driver = _value(pynvml.nvmlSystemGetDriverVersion)
     return {"t": time.time(), "driver": driver, "gpus": gpus, "xids": listener.drain() if listener else []}
 
@@ -206,58 +228,62 @@ def _start_nvml() -> str | None:
     return None
 
 
-def _answer(listener: _XidListener | None) -> dict[str, Any]:
+def _answer(listener: _XidListener | None, facts: dict[int, dict[str, Any]]) -> dict[str, Any]:
     import pynvml
 
     try:
-        return _read_now(listener)
+        return _read_now(listener, facts)
     except pynvml.NVMLError as error:
         return {"t": time.time(), "error": f"NVML: {error}"}
 
 
 def _serve() -> None:
-    """Answer one reading per line on standard input until it closes; end when NVML does not start."""
+    """Answer one reading per line on standard input until it closes; end when NVML does not start.
+
+    A line `limit <uuid> <milliwatts>` sets a power limit instead. Answers are written with one call each, because the
+    listener writes, too.
+    """
     listener: _XidListener | None = None
+    facts: dict[int, dict[str, Any]] = {}
     problem = _start_nvml()
     if problem is None:
         listener = _XidListener()
         listener.start()
-    for _ in sys.stdin:
-        answer = {"t": time.time(), "error": problem} if problem else _answer(listener)
-        print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        words = line.split()
+        if problem:
+            answer: dict[str, Any] = {"t": time.time(), "error": problem}
+        elif words:
+            answer = _set_limit(words[1], int(words[2]))
+        else:
+            answer = _answer(listener, facts)
+        os.write(1, json.dumps(answer).encode() + b"\n")
         if problem:
             return
 
 
-def _set_limit(gpu: int, watts: float) -> dict[str, Any]:
-    problem = _start_nvml()
-    if problem:
-        return {"error": problem}
+def _set_limit(uuid: str, milliwatts: int) -> dict[str, Any]:
     import pynvml
 
     try:
-        pynvml.nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByIndex(gpu), int(watts * 1000))
+        pynvml.nvmlDeviceSetPowerManagementLimit(pynvml.nvmlDeviceGetHandleByUUID(uuid), milliwatts)
     except pynvml.NVMLError as error:
-        return {"error": f"GPU {gpu}: {error}"}
+        return {"refused": f"{uuid}: {error}"}
     return {}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`--once` prints one reading, `--serve` answers questions on standard input, `--set-limit GPU WATTS` caps."""
+    """`--once` prints one reading, `--serve` answers questions on standard input."""
     parser = argparse.ArgumentParser(prog="gpu_cutover.probes.nvml")
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--once", action="store_true")
     group.add_argument("--serve", action="store_true")
-    group.add_argument("--set-limit", nargs=2, metavar=("GPU", "WATTS"))
     arguments = parser.parse_args(argv)
     if arguments.serve:
         _serve()
         return 0
-    if arguments.set_limit:
-        answer = _set_limit(int(arguments.set_limit[0]), float(arguments.set_limit[1]))
-    else:
-        problem = _start_nvml()
-        answer = {"t": time.time(), "error": problem} if problem else _answer(None)
+    problem = _start_nvml()
+    answer = {"t": time.time(), "error": problem} if problem else _answer(None, {})
     print(json.dumps(answer))
     return 1 if "error" in answer else 0
 
@@ -299,14 +325,8 @@ def read_once(interpreter: str = AGENT_PYTHON, timeout_s: float = 10.0) -> dict[
     return {"t": time.time()} | _ask_once(interpreter, ["--once"], timeout_s)
 
 
-def set_power_limit(gpu: int, watts: float, interpreter: str = sys.executable, timeout_s: float = 3.0) -> str | None:
-    """Cap one GPU's power in watts; the reason when it did not work. Never raises."""
-    problem = _ask_once(interpreter, ["--set-limit", str(gpu), str(watts)], timeout_s).get("error")
-    return None if problem is None else str(problem)
-
-
 class Reader:
-    """A child that stays: one reading per call, Xid events in between kept. Not for several threads at once."""
+    """A child that stays: one answer per question, Xid events in between kept. Not for several threads at once."""
 
     def __init__(self, interpreter: str = sys.executable) -> None:
         self._interpreter = interpreter
@@ -314,25 +334,46 @@ class Reader:
         self._buffer = b""
 
     def read(self, timeout_s: float) -> dict[str, Any]:
-        """The next reading; `{"t", "error"}` after `timeout_s` seconds, and the child is replaced. Never raises."""
+        """The next reading; `{"t", "error"}` after `timeout_s` seconds, and the child is replaced. Never raises.
+
+        `hung` is true in the reading that took too long.
+        """
+        return self._ask(b"", timeout_s)
+
+    def set_limit(self, uuid: str, watts: float, timeout_s: float) -> str | None:
+        """Cap one board's power in watts; the reason when it did not work. Never raises."""
+        answer = self._ask(f"limit {uuid} {watts * 1000:.0f}".encode(), timeout_s)
+        problem = answer.get("refused") or answer.get("error")
+        return None if problem is None else str(problem)
+
+    def wait(self, seconds: float) -> None:
+        """Until `seconds` have passed or the child saw an Xid, whichever comes first."""
+        if self._child is None or self._child.stdout is None:
+            time.sleep(max(0.0, seconds))
+            return
+        if NUDGE not in self._buffer and select.select([self._child.stdout], [], [], max(0.0, seconds))[0]:
+            self._buffer += os.read(self._child.stdout.fileno(), 65536)
+        self._buffer = b""  # nothing was asked, so whatever is here is a nudge (or the end, which the next read tells)
+
+    def _ask(self, question: bytes, timeout_s: float) -> dict[str, Any]:
         try:
-            line = self._exchange(timeout_s)
+            line = self._exchange(question, timeout_s)
         except OSError as error:
             self.close()
             return {"t": time.time(), "error": f"the NVML reader cannot be asked: {error}"}
         if line is None:
             self.close()
-            return {"t": time.time(), "error": f"NVML did not answer within {timeout_s:g} s"}
+            return {"t": time.time(), "error": f"NVML did not answer within {timeout_s:g} s", "hung": True}
         try:
-            reading: dict[str, Any] = json.loads(line)
+            answer: dict[str, Any] = json.loads(line)
         except ValueError:
             self.close()
             return {"t": time.time(), "error": "the NVML reader ended without an answer"}
-        if "error" in reading:
+        if "error" in answer:
             self.close()
-        return reading
+        return answer
 
-    def _exchange(self, timeout_s: float) -> bytes | None:
+    def _exchange(self, question: bytes, timeout_s: float) -> bytes | None:
         """One question, one line; b"" when the child ended, None when time ran out."""
         if self._child is None:
             self._child = subprocess.Popen(
@@ -346,18 +387,20 @@ class Reader:
         stdin, stdout = self._child.stdin, self._child.stdout
         if stdin is None or stdout is None:
             return b""
-        os.write(stdin.fileno(), b"\n")
+        os.write(stdin.fileno(), question + b"\n")
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([stdout], [], [], left)[0]:
-                return None
-            chunk = os.read(stdout.fileno(), 65536)
-            if not chunk:
-                return b""
-            self._buffer += chunk
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line
+        while True:
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                    return None
+                chunk = os.read(stdout.fileno(), 65536)
+                if not chunk:
+                    return b""
+                self._buffer += chunk
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            if line != NUDGE:
+                return line
 
     def close(self) -> None:
         """End the child. One that hangs in the kernel is killed and not waited for."""

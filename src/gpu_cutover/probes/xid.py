@@ -42,17 +42,36 @@ ACTION = {
     172: "WORKFLOW_XID_48",
 }
 
-# Caused by an application or only informational: the GPU itself may go on. 94 is contained on Hopper only, but an
-# application restart is the catalogue's answer there too; 154 is judged by the recovery action that NVML reports.
+CONTAINED = 94  # contained memory error
+RECOVERY_CHANGED = 154  # NVML's recovery action says to what
+
+# Caused by an application or only informational: the GPU itself may go on. 154 is judged by the
+# recovery action that NVML reports.
 _SOFT_ACTIONS = frozenset({"RESTART_APP", "IGNORE", "FOLLOW_OTHER", "XID_154"})
 # A remapped row, a high rate of corrected errors and a contained error do not stop a GPU in service, but a machine that
 # shows them in its burn-in is not accepted.
 _ACCEPTANCE_ONLY = frozenset({63, 92, 94, 157})
 
 
-def is_hardware(code: int) -> bool:
-    """True when a GPU with this Xid must leave service."""
+# What the catalogue answers with IGNORE and yet "contact support", or with a restart of the application and a reset
+# at convenience: service goes on, a person is told.
+_TOLD = frozenset({63, 92, 94, 157})
+
+
+def is_hardware(code: int, contained_errors: bool = True) -> bool:
+    """True when a GPU with this Xid must leave service.
+
+    `contained_errors`: whether the board confines an uncorrectable error to the application that met it (GA100 and
+    GH100 do, AD10x does not); where it does not, 94 is no different from 95.
+    """
+    if code == CONTAINED and not contained_errors:
+        return True
     return ACTION.get(code, "UNKNOWN") not in _SOFT_ACTIONS
+
+
+def needs_a_person(code: int) -> bool:
+    """True when the GPU may go on and somebody should know."""
+    return code in _TOLD
 
 
 def fails_acceptance(code: int) -> bool:
