@@ -13,10 +13,14 @@ NO_AUTOMATIC_CHANGE = frozenset({"embed"})
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What is true now beside the table: the placement that runs, and the on-prem models whose breaker is open."""
+    """What is true now beside the table.
+
+    The placement that runs, the on-prem models whose breaker is open, and those whose engines the guard starts anew.
+    """
 
     placement: str
     open_models: frozenset[str] = frozenset()
+    away: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def _onprem(table: Table, tenant: Tenant, route: str, live: Live) -> Decision:
     leg = table.onprem.get(live.placement, {}).get(route)
     cloud = _cloud_leg(table, tenant, route)
     takeover = None if route in NO_AUTOMATIC_CHANGE else cloud
-    if leg is None:
+    if leg is None or leg.model in live.away:
         return _instead(takeover, "derate", "this route's model is not running at the moment")
     if leg.model in table.models_rolled_back:
         return _instead(cloud, "policy", "this route's model has been rolled back")
@@ -80,7 +84,7 @@ def _instead(cloud: Leg | None, why: str, sentence: str) -> Decision:
 
 def _usable(table: Table, route: str, live: Live) -> Leg | None:
     leg = table.onprem.get(live.placement, {}).get(route)
-    return None if leg is None or leg.model in table.models_rolled_back else leg
+    return None if leg is None or leg.model in table.models_rolled_back or leg.model in live.away else leg
 
 
 def _cloud_leg(table: Table, tenant: Tenant, route: str) -> Leg | None:

@@ -148,8 +148,9 @@ class Router:
         while True:
             source = self.table.get().placement_source
             if source:
-                await self.placement.pull(self.asker.session, source)
-            await asyncio.sleep(POLL_S)
+                await self.placement.follow(self.asker.session, source)
+            else:
+                await asyncio.sleep(POLL_S)
 
     async def _flush(self) -> None:
         while True:
@@ -318,7 +319,7 @@ class Router:
     def live(self, table: Table) -> Live:
         """The placement in force and the models whose breaker does not permit a request now."""
         closed_to = self.breakers.closed_to(table.overrides, time.monotonic())
-        return Live(self.placement.name or table.placement, closed_to)
+        return Live(self.placement.name or table.placement, closed_to, self.placement.away)
 
     def _judge(self, table: Table, step: Step, ok: bool) -> None:
         model = step.leg.model
