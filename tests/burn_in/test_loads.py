@@ -28,7 +28,7 @@ def wait_for(what: object, seconds: float = 10.0) -> None:
 
 def test_a_load_program_is_read_and_ended(tmp_path: Path) -> None:
     (tmp_path / "load.py").write_text(PROGRAM)
-    load = GpuLoad([sys.executable, str(tmp_path / "load.py")], 1, time.time() + 60)
+    load = GpuLoad([sys.executable, str(tmp_path / "load.py")], 1, 60.0)
     load.start()
     wait_for(lambda: len(load._tflops) == 3)
     assert load.latest() == {"tflops": 101.0, "errors": 1}
@@ -41,7 +41,7 @@ def test_a_load_program_is_read_and_ended(tmp_path: Path) -> None:
 def test_a_load_program_that_dies_is_told_and_started_again(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     command = [sys.executable, "-c", f"open({str(runs)!r}, 'a').write('x'); raise SystemExit(1)"]
-    load = GpuLoad(command, 0, time.time() + 60)
+    load = GpuLoad(command, 0, 60.0)
     load.start()
     wait_for(lambda: runs.exists() and len(runs.read_text()) >= 2)
     load.end()
@@ -49,7 +49,7 @@ def test_a_load_program_that_dies_is_told_and_started_again(tmp_path: Path) -> N
 
 
 def test_a_missing_load_program_is_told() -> None:
-    load = GpuLoad(["/nonexistent/load"], 3, time.time() + 60)
+    load = GpuLoad(["/nonexistent/load"], 3, 60.0)
     load.start()
     wait_for(lambda: load.failures)
     load.end()

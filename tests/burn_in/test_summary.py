@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ SAMPLE = {
 def test_a_torn_tail_is_passed_over_and_the_next_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "telemetry.jsonl"
     writer = telemetry.Writer(path)
-    writer.append(telemetry.row(SAMPLE, {0: {"tflops": 1.0, "errors": 0}}, "b", {}))
+    writer.append(telemetry.row(SAMPLE, {0: {"tflops": 1.0, "errors": 0}}, "b", {}, 9.0))
     writer.close()
     with path.open("ab") as handle:
         handle.write(b'{"t":6.0,"g":{"0":[1,')
@@ -152,15 +153,89 @@ def test_a_torn_tail_is_passed_over_and_the_next_line_is_whole(tmp_path: Path) -
     assert [line["t"] for line in telemetry.read_file(path)] == [5.0, 7.0]
 
 
+def lines(path: Path) -> list[float]:
+    return [line["t"] for line in telemetry.read_file(path)]
+
+
+def test_an_hour_of_lines_becomes_a_compressed_segment_and_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "telemetry.jsonl"
+    writer = telemetry.Writer(path, segment_lines=3)
+    for second in range(8):
+        writer.append({"t": float(second)})
+    writer.close()
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        path.name,
+        f"{path.name}.00000.gz",
+        f"{path.name}.00001.gz",
+    ]
+    again = telemetry.Writer(path, segment_lines=3)
+    again.append({"t": 8.0})
+    again.close()
+    assert lines(path) == [float(second) for second in range(9)]
+
+
+@pytest.mark.parametrize(
+    "crashed", ["closed, not compressed", "compressed, the plain one still there", "half compressed"]
+)
+def test_a_crash_while_a_segment_is_closed_loses_and_doubles_nothing(tmp_path: Path, crashed: str) -> None:
+    path, closed = tmp_path / "telemetry.jsonl", tmp_path / "telemetry.jsonl.00000"
+    closed.write_bytes(b'{"t":1.0}\n{"t":2.0}\n')
+    if crashed != "closed, not compressed":
+        whole = gzip.compress(closed.read_bytes())
+        name = f".{closed.name}.gz.new" if crashed == "half compressed" else f"{closed.name}.gz"
+        (tmp_path / name).write_bytes(whole[:10] if crashed == "half compressed" else whole)
+    assert lines(path) == [1.0, 2.0]
+    writer = telemetry.Writer(path)
+    writer.append({"t": 3.0})
+    writer.close()
+    assert lines(path) == [1.0, 2.0, 3.0]
+    assert not closed.exists()
+
+
+def counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**one, "m": 50.0 + second} for second, one in enumerate(rows)]
+
+
+@pytest.mark.parametrize("by", [3600.0, -3600.0])
+def test_a_clock_that_is_set_is_told_and_is_no_break(by: float) -> None:
+    rows = counted(steady())
+    for one in rows[60:]:
+        one["t"] += by
+    found = summary.summarise(rows, STATE, 5.0)
+    assert (found["breaks"], found["coverage"]) == ([], 1.0)
+    assert found["clock_set"] == [{"t": 1059.0, "seconds": by}]
+    assert found["elapsed_s"] == 99.0
+
+
+def test_a_pause_is_a_break_also_when_the_clock_hides_it() -> None:
+    rows = counted(steady())
+    for one in rows[60:]:
+        one["m"] += 30.0
+    found = summary.summarise(rows, STATE, 5.0)
+    assert found["breaks"] == [{"from": 1059.0, "to": 1090.0, "seconds": 31.0, "reboot": False}]
+
+
+def test_a_burn_in_takes_as_long_as_declared_whatever_is_done_to_the_clock() -> None:
+    state = {"started": 1000.0, "boot": "a", "uptime_s": 50.0, "sessions": [{"reached_s": 20.0}, {"started": 1030.0}]}
+    assert states.elapsed_s(state, "a", 80.0, 9000.0) == 30.0  # the same boot: counted
+    assert states.elapsed_s(state, "b", 5.0, 1060.0) == 60.0  # another boot: only the wall clock knows
+    assert states.elapsed_s(state, "b", 5.0, 400.0) == 20.0  # and it never takes back what was reached
+
+
 def test_counters_are_written_only_when_they_change() -> None:
     counters: dict[int, list[Any]] = {}
-    lines = [telemetry.row(SAMPLE, {}, "b", counters) for _ in range(3)]
+    lines = [telemetry.row(SAMPLE, {}, "b", counters, 9.0) for _ in range(3)]
     assert ["c" in line for line in lines] == [True, False, False]
     assert lines[0]["x"] == [[0, 79]]
 
 
 def test_a_sample_that_failed_is_a_line_without_figures() -> None:
-    assert telemetry.row({"t": 1.0, "error": "hung"}, {}, "b", {}) == {"t": 1.0, "boot": "b", "error": "hung"}
+    assert telemetry.row({"t": 1.0, "error": "hung"}, {}, "b", {}, 9.0) == {
+        "t": 1.0,
+        "m": 9.0,
+        "boot": "b",
+        "error": "hung",
+    }
 
 
 def test_the_load_command_is_filled_in() -> None:

@@ -30,6 +30,7 @@ GPU = {
     "remap_uncorrected_delta": 0,
     "remap_pending_last": 0,
     "remap_failure_last": 0,
+    "pcie_replays_delta": 0,
     "compute_errors": 0,
     "tflops_drift": 0.001,
     "power_high_w": 348.0,
@@ -38,6 +39,7 @@ GPU = {
 READING = {
     "duration_s": 100,
     "finished": 1100.0,
+    "elapsed_s": 100.0,
     "coverage": 0.99,
     "breaks": [],
     "xids_hardware": [],
@@ -105,3 +107,8 @@ def test_a_gpu_without_figures_is_unproven() -> None:
     reading = changed()
     del reading["gpus"]["1"]
     assert verdict(reading) is Verdict.HOLD
+
+
+@pytest.mark.parametrize(("replays", "expected"), [(1, Verdict.PROMOTE), (2, Verdict.FAIL), (None, Verdict.HOLD)])
+def test_a_pcie_link_that_often_replays_is_not_accepted(replays: int | None, expected: Verdict) -> None:
+    assert verdict(changed(pcie_replays_delta=replays)) is expected

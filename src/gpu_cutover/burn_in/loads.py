@@ -23,11 +23,11 @@ def expand(command: Sequence[str], gpu: int, seconds: float) -> list[str]:
 
 
 class GpuLoad(threading.Thread):
-    """Keeps one GPU's load program running until `until` (epoch seconds) and keeps its latest line."""
+    """Keeps one GPU's load program running for `seconds` (by a clock that nobody sets) and keeps its latest line."""
 
-    def __init__(self, command: Sequence[str], gpu: int, until: float) -> None:
+    def __init__(self, command: Sequence[str], gpu: int, seconds: float) -> None:
         super().__init__(name=f"load-{gpu}", daemon=True)
-        self.command, self.gpu, self.until = command, gpu, until
+        self.command, self.gpu, self.until = command, gpu, time.monotonic() + seconds
         self.failures: list[str] = []
         self._ending = threading.Event()
         self._lock = threading.Lock()
@@ -36,14 +36,14 @@ class GpuLoad(threading.Thread):
         self._child: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
-        while not self._ending.is_set() and time.time() < self.until:
+        while not self._ending.is_set() and time.monotonic() < self.until:
             code = self._one_run()
             if code and not self._ending.is_set():
                 self.failures.append(f"GPU {self.gpu}: the load ended with {code}")
                 self._ending.wait(RESTART_AFTER_S)
 
     def _one_run(self) -> int:
-        command = expand(self.command, self.gpu, max(1.0, self.until - time.time()))
+        command = expand(self.command, self.gpu, max(1.0, self.until - time.monotonic()))
         try:
             self._child = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True

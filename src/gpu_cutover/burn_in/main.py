@@ -23,6 +23,7 @@ from .loads import EngineLoad, GpuLoad
 
 log = logging.getLogger("burn-in")
 READ_TIMEOUT_S = 3.0
+SHORTEST_WAIT_S = 0.05
 
 
 class BurnIn:
@@ -33,7 +34,10 @@ class BurnIn:
         self.directory = Path(config.directory)
         self.stopping = threading.Event()
         self.state = self._resume_or_begin()
-        self.loads = [GpuLoad(config.load_command, gpu, self.state["deadline"]) for gpu in range(config.gpus)]
+        passed = states.elapsed_s(self.state, states.boot_id(), states.uptime_s(), time.time())
+        self.began = time.monotonic() - passed
+        left = config.duration_s - passed
+        self.loads = [GpuLoad(config.load_command, gpu, left) for gpu in range(config.gpus)]
         self.engines = EngineLoad(config.engine_load, config.engine_load_interval_s)
 
     def _resume_or_begin(self) -> dict[str, Any]:
@@ -56,7 +60,8 @@ class BurnIn:
             return
         kept = self.directory / f"before-{previous['id']}"
         kept.mkdir(exist_ok=True)
-        for name in (states.EVIDENCE, states.TELEMETRY, states.STATE):
+        segments = [path.name for path in telemetry.segments(self.directory / states.TELEMETRY)]
+        for name in (states.EVIDENCE, *segments, states.TELEMETRY, states.STATE):
             if (self.directory / name).exists():
                 (self.directory / name).replace(kept / name)
 
@@ -79,21 +84,22 @@ class BurnIn:
             load_thread.start()
         self.engines.start()
         counters: dict[int, list[Any]] = {}
-        boot, ready = states.boot_id(), False
-        while time.time() < self.state["deadline"] and not self.stopping.is_set():
-            began = time.monotonic()
+        boot, ready, due = states.boot_id(), False, time.monotonic()
+        while time.monotonic() - self.began < self.config.duration_s and not self.stopping.is_set():
             sample = self.reader.read(READ_TIMEOUT_S)
             load = {thread.gpu: seen for thread in self.loads if (seen := thread.latest())}
-            writer.append(telemetry.row(sample, load, boot, counters))
+            writer.append(telemetry.row(sample, load, boot, counters, states.uptime_s()))
             notify("WATCHDOG=1" if ready else "READY=1\nWATCHDOG=1")
             ready = True
-            self.stopping.wait(max(0.05, self.config.interval_s - (time.monotonic() - began)))
+            due = max(due + self.config.interval_s, time.monotonic() + SHORTEST_WAIT_S)
+            self.stopping.wait(due - time.monotonic())
         for load_thread in self.loads:
             load_thread.end()
         self.engines.end()
         writer.close()
         self.state["sessions"][-1] |= {
             "ended": time.time(),
+            "reached_s": round(time.monotonic() - self.began, 2),
             "load_failures": [text for thread in self.loads for text in thread.failures][:50],
             "engine_requests": self.engines.sent,
             "engine_failures": self.engines.failed,
@@ -124,15 +130,16 @@ def _run(path: Path) -> int:
 
 def retest(config: states.Config, gpu: int, seconds: float, reader: nvml.Reader) -> dict[str, Any]:
     """Load one GPU for `seconds`; what it showed. `passed` needs throughput, readings and no forbidden bit or Xid."""
-    load = GpuLoad(config.load_command, gpu, time.time() + seconds)
+    load = GpuLoad(config.load_command, gpu, seconds)
     load.start()
+    began = time.monotonic()
     rows: list[dict[str, Any]] = []
     counters: dict[int, list[Any]] = {}
     state = {"started": time.time(), "duration_s": seconds, "interval_s": config.interval_s, "gpus": config.gpus}
-    while time.time() < state["started"] + seconds:
+    while time.monotonic() - began < seconds:
         sample = reader.read(READ_TIMEOUT_S)
         seen = load.latest()
-        row = telemetry.row(sample, {gpu: seen} if seen else {}, "retest", counters)
+        row = telemetry.row(sample, {gpu: seen} if seen else {}, "retest", counters, states.uptime_s())
         rows.append(json.loads(json.dumps(row)))
         time.sleep(config.interval_s)
     load.end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -66,6 +67,21 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def uptime_s() -> float:
+    """Seconds since the boot, also those asleep; no one can set them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def elapsed_s(state: Mapping[str, Any], boot: str, uptime: float, now: float) -> float:
+    """How much of a burn-in has passed when a session begins: counted within its boot, by the wall clock across one.
+
+    Never less than what earlier sessions had reached.
+    """
+    reached = max((float(session.get("reached_s", 0.0)) for session in state["sessions"]), default=0.0)
+    same = state.get("boot") == boot
+    return max(reached, uptime - float(state["uptime_s"]) if same else now - float(state["started"]))
+
+
 def boot_id() -> str:
     """The kernel's identifier of this boot, shortened."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
@@ -77,6 +93,8 @@ def begin(config: Config, now: float) -> dict[str, Any]:
         "id": uuid.uuid4().hex[:12],
         "config": config.digest,
         "started": now,
+        "boot": boot_id(),
+        "uptime_s": uptime_s(),
         "deadline": now + config.duration_s,
         "duration_s": config.duration_s,
         "interval_s": config.interval_s,

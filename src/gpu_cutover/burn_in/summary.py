@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from ..probes import nvml, xid
-from .telemetry import COUNTERS
+from .telemetry import COUNTERS, steady
 
 MAX_POINTS = 360
 GAP_INTERVALS = 5.0
@@ -129,6 +129,7 @@ def spread(gpus: Mapping[str, Mapping[str, Any]]) -> float | None:
 def summarise(rows: Rows, state: Mapping[str, Any], floor: float) -> dict[str, Any]:
     """The reading of a burn-in. `state` has started, duration_s, interval_s, gpus; `floor` is a margin in °C."""
     started, duration, interval = state["started"], state["duration_s"], state["interval_s"]
+    rows, clock_set = steady(rows)
     inside = [row for row in rows if started <= row["t"] <= started + duration + 2 * interval]
     loaded_from = started + min(WARM_UP_SHARE * duration, WARM_UP_LONGEST_S)
     gpus = {str(i): _gpu(inside, str(i), loaded_from, floor, interval) for i in range(state["gpus"])}
@@ -142,6 +143,7 @@ def summarise(rows: Rows, state: Mapping[str, Any], floor: float) -> dict[str, A
         "samples": len(inside),
         "coverage": round(covered(inside, started, duration, interval), 4),
         "breaks": breaks(inside, interval),
+        "clock_set": clock_set,
         "margin_floor_celsius": floor,
         "xids": events,
         "xids_hardware": [event for event in events if xid.fails_acceptance(event[2])],
@@ -152,6 +154,7 @@ def summarise(rows: Rows, state: Mapping[str, Any], floor: float) -> dict[str, A
 
 def curves(rows: Rows, state: Mapping[str, Any], host: str, floor: float) -> dict[str, Any]:
     """The thinned-out telemetry, as attached to the gate's record: of every bucket the hottest sample."""
+    rows, clock_set = steady(rows)
     size = max(1, -(-len(rows) // MAX_POINTS))
     chosen = [_hottest(rows[start : start + size]) for start in range(0, len(rows), size)]
     indexes = [str(i) for i in range(state["gpus"])]
@@ -169,7 +172,8 @@ def curves(rows: Rows, state: Mapping[str, Any], host: str, floor: float) -> dic
             }
             for index in indexes
         },
-        "marks": [{"t": gap["from"], "event": "telemetry breaks off"} for gap in breaks(rows, state["interval_s"])],
+        "marks": [{"t": gap["from"], "event": "telemetry breaks off"} for gap in breaks(rows, state["interval_s"])]
+        + [{"t": was["t"], "event": f"the clock was set by {was['seconds']:g} s"} for was in clock_set],
         "margin_floor_celsius": floor,
     }
 

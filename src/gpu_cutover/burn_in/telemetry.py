@@ -1,15 +1,17 @@
 """Telemetry on disk: one line per sample, only ever appended; a line torn by a crash is passed over, not trusted.
 
-A line is `{"t", "boot", "g": {index: [temperature, margin, power, bits, utilisation, limit]}, "c": {index: [ecc,
-remapped, pending, failed, replays]}, "f": {index: [tflops, errors]}, "x": [[gpu, xid]]}`; `c` only when
-a counter changed.
+A line is `{"t", "m", "boot", "g": {index: [temperature, margin, power, bits, utilisation, limit]}, "c": {index: [ecc,
+remapped, pending, failed, replays]}, "f": {index: [tflops, errors]}, "x": [[gpu, xid]]}`; `c` only when a counter
+changed. `t` is the wall clock's time, `m` counts seconds since the boot: a clock that is set moves only `t`.
+An hour's lines become a compressed segment `telemetry.jsonl.<n>.gz` beside the file.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,47 @@ SENSORS = ("temperature_celsius", "margin_celsius", "power_w", "clocks_event_bit
 COUNTERS = ("ecc_uncorrected", "remap_uncorrected", "remap_pending", "remap_failure", "pcie_replays")
 
 
-class Writer:
-    """Appends lines; on disk for certain every `sync_every` lines."""
+SEGMENT_LINES = 3600
+CLOCK_SET_S = 2.0
 
-    def __init__(self, path: Path, sync_every: int = 10) -> None:
+
+def segments(path: Path) -> list[Path]:
+    """The closed segments of a file, oldest first; of one that exists twice the compressed one, which is whole."""
+    found: dict[str, Path] = {}
+    for segment in sorted(path.parent.glob(f"{path.name}.[0-9]*")):
+        if segment.suffix == ".gz" or segment.name not in found:
+            found[segment.name.removesuffix(".gz")] = segment
+    return [found[name] for name in sorted(found)]
+
+
+def compress(segment: Path) -> None:
+    """Replace a closed segment by its compressed form; a crash leaves one of them whole. Raises OSError."""
+    packed = segment.with_name(f"{segment.name}.gz")
+    fresh = segment.with_name(f".{packed.name}.new")
+    with fresh.open("wb") as handle:
+        handle.write(gzip.compress(segment.read_bytes(), 6, mtime=0))
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(packed)
+    segment.unlink()
+
+
+class Writer:
+    """Appends lines; on disk for certain every `sync_every` lines. Every `SEGMENT_LINES` lines a segment is closed."""
+
+    def __init__(self, path: Path, sync_every: int = 10, segment_lines: int = SEGMENT_LINES) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        self._file = path.open("ab")
-        if torn:
+        self._path, self._sync_every, self._segment_lines = path, sync_every, segment_lines
+        for segment in path.parent.glob(f"{path.name}.[0-9]*[0-9]"):
+            compress(segment)
+        self._open()
+
+    def _open(self) -> None:
+        content = self._path.read_bytes() if self._path.exists() else b""
+        self._file = self._path.open("ab")
+        if content and not content.endswith(b"\n"):
             self._file.write(b"\n")
-        self._sync_every, self._lines = sync_every, 0
+        self._lines = content.count(b"\n")
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write one line. Raises OSError (full disk)."""
@@ -35,6 +68,15 @@ class Writer:
         self._lines += 1
         if self._lines % self._sync_every == 0:
             os.fsync(self._file.fileno())
+        if self._lines >= self._segment_lines:
+            self._close_segment()
+
+    def _close_segment(self) -> None:
+        self.close()
+        closed = self._path.with_name(f"{self._path.name}.{len(segments(self._path)):05d}")
+        self._path.replace(closed)
+        compress(closed)
+        self._open()
 
     def close(self) -> None:
         os.fsync(self._file.fileno())
@@ -42,10 +84,14 @@ class Writer:
 
 
 def row(
-    sample: Mapping[str, Any], load: Mapping[int, Mapping[str, Any]], boot: str, counters: dict[int, list[Any]]
+    sample: Mapping[str, Any],
+    load: Mapping[int, Mapping[str, Any]],
+    boot: str,
+    counters: dict[int, list[Any]],
+    uptime_s: float,
 ) -> dict[str, Any]:
     """The line of one sample. `counters` holds the last counters written and is brought up to date."""
-    line: dict[str, Any] = {"t": round(float(sample["t"]), 2), "boot": boot}
+    line: dict[str, Any] = {"t": round(float(sample["t"]), 2), "m": round(uptime_s, 2), "boot": boot}
     changed = {}
     for gpu in sample.get("gpus", []):
         index = gpu["index"]
@@ -76,8 +122,35 @@ def read(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def read_file(path: Path) -> list[dict[str, Any]]:
-    """All samples of a file; none when it is not there."""
-    if not path.exists():
-        return []
-    with path.open("rb") as handle:
-        return list(read(handle))
+    """All samples of a file and its segments; none when it is not there. Raises OSError for a damaged segment."""
+    rows: list[dict[str, Any]] = []
+    for segment in segments(path):
+        content = gzip.decompress(segment.read_bytes()) if segment.suffix == ".gz" else segment.read_bytes()
+        rows += read(content.splitlines())
+    if path.exists():
+        with path.open("rb") as handle:
+            rows += read(handle)
+    return rows
+
+
+def steady(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """The rows with `t` as if nobody had set the clock, and the settings: `{t, seconds}` each, for more than 2 s.
+
+    Within a boot the seconds since it count, between two only the wall clock can tell; it never runs backwards here.
+    """
+    found: list[dict[str, Any]] = []
+    settings: list[dict[str, float]] = []
+    for row in rows:
+        if not found:
+            found.append(dict(row))
+            before = row
+            continue
+        wall = row["t"] - before["t"]
+        counted = (
+            row["m"] - before["m"] if row.get("boot") == before.get("boot") and "m" in row and "m" in before else wall
+        )
+        if abs(wall - counted) > CLOCK_SET_S:
+            settings.append({"t": found[-1]["t"], "seconds": round(wall - counted, 1)})
+        found.append({**row, "t": round(found[-1]["t"] + max(0.0, counted), 2)})
+        before = row
+    return found, settings

@@ -8,6 +8,7 @@ from typing import Any
 from .check import Check, at_least, at_most, equals, reading_of, unproven
 
 POWER_SHARE_MIN = 0.95
+REPLAYS_PER_MINUTE_MAX = 1.0  # a link that replays more often is not seated or not cooled well; no vendor names a limit
 NVML = "NVML counters over the whole burn-in"
 ACCEPTANCE = "burn-in practice: fleet acceptance suites allow none"
 
@@ -20,7 +21,8 @@ def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
         found += _host(plan, reading, why, host)
         gpus = reading.get("gpus") or {}
         for index in range(_gpu_count(plan)):
-            found += _gpu(plan, gpus.get(str(index)) or {}, why or f"no figures of GPU {index}", host, index)
+            gpu = gpus.get(str(index)) or {}
+            found += _gpu(plan, gpu, reading, why or f"no figures of GPU {index}", host, index)
     return found
 
 
@@ -91,7 +93,9 @@ def _breaks(reading: Mapping[str, Any], why: str, host: str) -> Check:
     return equals("burn_in.breaks", figure, 0, "", source, sentence, host, why)
 
 
-def _gpu(plan: Mapping[str, Any], gpu: Mapping[str, Any], why: str, host: str, index: int) -> list[Check]:
+def _gpu(
+    plan: Mapping[str, Any], gpu: Mapping[str, Any], reading: Mapping[str, Any], why: str, host: str, index: int
+) -> list[Check]:
     gates = plan["gates"]
     name = f"burn_in.gpu{index}"
     bits = _count(gpu.get("forbidden_bits")) if gpu.get("bits_samples") else None
@@ -121,6 +125,16 @@ def _gpu(plan: Mapping[str, Any], gpu: Mapping[str, Any], why: str, host: str, i
             f"{name}.ecc", gpu.get("ecc_uncorrected_delta"), 0, "", NVML, "no uncorrectable memory error", host, why
         ),
         equals(f"{name}.remap", _remaps(gpu), 0, "", NVML, "no row remapped, pending or failed", host, why),
+        at_most(
+            f"{name}.pcie",
+            _replays_per_minute(gpu, reading),
+            REPLAYS_PER_MINUTE_MAX,
+            "/min",
+            f"{NVML}; practice of acceptance suites, no vendor names a limit",
+            "the PCIe link hardly ever had to send a packet again",
+            host,
+            why,
+        ),
         equals(
             f"{name}.results",
             gpu.get("compute_errors"),
@@ -157,6 +171,13 @@ def _gpu(plan: Mapping[str, Any], gpu: Mapping[str, Any], why: str, host: str, i
 def _remaps(gpu: Mapping[str, Any]) -> int | None:
     values = [gpu.get(name) for name in ("remap_uncorrected_delta", "remap_pending_last", "remap_failure_last")]
     return sum(values) if all(isinstance(value, int) for value in values) else None  # type: ignore[arg-type]
+
+
+def _replays_per_minute(gpu: Mapping[str, Any], reading: Mapping[str, Any]) -> float | None:
+    replays, seconds = gpu.get("pcie_replays_delta"), reading.get("elapsed_s")
+    if not isinstance(replays, int) or not isinstance(seconds, int | float) or seconds <= 0:
+        return None
+    return round(replays * 60 / max(seconds, 60.0), 2)
 
 
 def _power_floor(gpu: Mapping[str, Any]) -> float | None:
