@@ -74,6 +74,15 @@ def measure(html: str, script: str, folder: Path, width: int) -> dict[str, Any]:
     return page
 
 
+def printed_pages(html: str, folder: Path) -> int:
+    """Pages of paper that the page takes."""
+    page, paper = folder / "page.html", folder / "page.pdf"
+    page.write_text(html)
+    shown = _run(folder, "--no-pdf-header-footer", f"--print-to-pdf={paper}", page)
+    assert paper.exists(), shown.stderr[-2000:]
+    return len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes()))
+
+
 def _run(folder: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """Chromium with a profile of its own; the last word is the page."""
     *options, page = words

@@ -1,12 +1,13 @@
-"""The plan's page in a real browser, on a wide screen and on a phone."""
+"""The plan's page in a real browser, on a wide screen, on a phone and on paper."""
 
 from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
-from chromium import fits, measure
+from chromium import fits, measure, printed_pages
 
 from gpu_cutover.catalog import load_catalog
 from gpu_cutover.planning.plan import Question, make
@@ -25,13 +26,24 @@ addEventListener("load", () => {
 """
 
 
+def page_of(name: str) -> tuple[dict[str, Any], str]:
+    site = load_site(ROOT / "inventory" / name, "site")
+    plan = make(Question(site, site.spec.tier, {}, date(2026, 11, 22)), load_catalog())
+    return plan, render(plan)
+
+
+@pytest.mark.browser
+def test_on_paper_tables_stay_tables(tmp_path: Path) -> None:
+    """Nine pages; twenty where paper is taken for a phone and every row becomes a card."""
+    assert 1 < printed_pages(page_of("example-l40s")[1], tmp_path) <= 12
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", ["example-l40s", "example-h100"])
 def test_the_page_fits_and_shows_every_placement(name: str, width: int, tmp_path: Path) -> None:
-    site = load_site(ROOT / "inventory" / name, "site")
-    plan = make(Question(site, site.spec.tier, {}, date(2026, 11, 22)), load_catalog())
-    page = measure(render(plan), MEASURE, tmp_path, width)
+    plan, html = page_of(name)
+    page = measure(html, MEASURE, tmp_path, width)
     fits(page, width)
     assert page["folded"] == 0, "what is only to know is folded away at first"
     assert [section for section, _ in page["sections"]] == [
