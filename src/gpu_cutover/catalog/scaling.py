@@ -23,8 +23,6 @@ class Scaling:
     batch_table: Mapping[str, Sequence[float]]
     batch_sizes: Sequence[int]
     training_tree: Sequence[Sequence[int | None]]
-    training_limit_h: float
-    queue_limit: int
     response_limit_s: float
     server_two_gpus: int
     server_two_gpus_range: Sequence[int]

@@ -17,7 +17,6 @@ Figure = float | int | str | bool | None
 PASS: Status = "pass"
 FAIL: Status = "fail"
 UNPROVEN: Status = "unproven"
-RELATIONS = ("at least", "at most", "equal to", "")
 
 
 class Verdict(StrEnum):
@@ -90,32 +89,33 @@ def number(value: object) -> float | int | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 
-def at_least(
-    id: str,
-    figure: object,
-    limit: object,
-    unit: str,
-    source: str,
-    sentence: str,
-    host: str | None = None,
-    why: str = "",
-) -> Check:
-    """Pass when figure ≥ limit. Either of them no finite number → unproven; `why` then says what is missing."""
-    return _bounded(id, figure, limit, unit, source, sentence, host, why, "at least")
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A comparison with a limit."""
+
+    relation: Literal["at least", "at most"]
+
+    def __call__(
+        self,
+        id: str,
+        figure: object,
+        limit: object,
+        unit: str,
+        source: str,
+        sentence: str,
+        host: str | None = None,
+        why: str = "",
+    ) -> Check:
+        """Pass when it holds. Figure or limit no finite number → unproven; `why` then says what is missing."""
+        got, bound = number(figure), number(limit)
+        if got is None or bound is None:
+            reason = why or ("no limit declared" if got is not None else "no figure")
+            return unproven(id, source, sentence, host, reason, unit=unit, limit=bound, relation=self.relation)
+        good = got >= bound if self.relation == "at least" else got <= bound
+        return Check(id, PASS if good else FAIL, got, unit, bound, source, sentence, host, self.relation)
 
 
-def at_most(
-    id: str,
-    figure: object,
-    limit: object,
-    unit: str,
-    source: str,
-    sentence: str,
-    host: str | None = None,
-    why: str = "",
-) -> Check:
-    """Pass when figure ≤ limit. Either of them no finite number → unproven; `why` then says what is missing."""
-    return _bounded(id, figure, limit, unit, source, sentence, host, why, "at most")
+at_least, at_most = _Bound("at least"), _Bound("at most")
 
 
 def equals(
@@ -198,25 +198,6 @@ def first_reading(
         if reading:
             return host, reading, ""
     return host, {}, why
-
-
-def _bounded(
-    id: str,
-    figure: object,
-    limit: object,
-    unit: str,
-    source: str,
-    sentence: str,
-    host: str | None,
-    why: str,
-    relation: Literal["at least", "at most"],
-) -> Check:
-    got, bound = number(figure), number(limit)
-    if got is None or bound is None:
-        reason = why or ("no limit declared" if got is not None else "no figure")
-        return unproven(id, source, sentence, host, reason, unit=unit, limit=bound, relation=relation)
-    good = got >= bound if relation == "at least" else got <= bound
-    return Check(id, PASS if good else FAIL, got, unit, bound, source, sentence, host, relation)
 
 
 def _scalar(value: object) -> Figure:

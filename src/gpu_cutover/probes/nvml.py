@@ -40,13 +40,11 @@ from typing import Any
 AGENT_PYTHON = "/opt/gpu-cutover/bin/python"
 
 # Clocks-event bits (NVML, nvmlClocksEventReasons).
-BIT_SW_POWER_CAP = 0x4
 BIT_HW_SLOWDOWN = 0x8
 BIT_SW_THERMAL = 0x20
 BIT_HW_THERMAL = 0x40
 BIT_POWER_BRAKE = 0x80
 THERMAL_BITS = BIT_SW_THERMAL | BIT_HW_THERMAL
-FORBIDDEN_BITS = BIT_HW_SLOWDOWN | BIT_SW_THERMAL | BIT_HW_THERMAL | BIT_POWER_BRAKE
 
 RECOVERY_ACTION = {0: "none", 1: "reset", 2: "reboot", 3: "drain-p2p", 4: "drain-and-reset"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,7 +15,6 @@ from .problems import dotted, nearest, shown
 
 LARGEST = 1024 * 1024  # bytes; a site is a few thousand
 LARGEST_RECORD = 64 * 1024 * 1024  # a lock lists every file of every model
-Parsed = TypeVar("Parsed")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
