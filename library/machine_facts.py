@@ -19,18 +19,7 @@ options:
     description: Address of the management controller, C(https://host).
     type: str
     required: true
-  bmc_user:
-    description: User of the management controller; empty for none.
-    type: str
-    default: ""
-  bmc_password:
-    description: That user's password.
-    type: str
-    default: ""
-  bmc_ca:
-    description: File with the authority that signed the controller's certificate; empty for the system's authorities.
-    type: str
-    default: ""
+extends_documentation_fragment: [bmc]
 attributes:
   check_mode:
     support: full
