@@ -18,10 +18,10 @@ from .figures import percentile
 from .jobs import JOBS, TITLES
 from .processes import OTHER_CORES
 
-ROUNDS, SEED, CONNECTIONS = 5, 1, 4
+ROUNDS, AUDIO_ROUNDS, SEED, CONNECTIONS = 4, 2, 1, 4
 SECONDS = {"chat": 0.6, "think": 0.8, "stream": 0.8, "embed": 0.5}
-AUDIO_COUNT = 4
-WRK_CONNECTIONS, WRK_S = 32, 2
+AUDIO_COUNT = 3
+WRK_CONNECTIONS, WRK_S = 32, 3
 QUIET_S, SETTLE_S, SETTLE_LIMIT_S = 0.003, 0.1, 3.0
 OURS, EDGE, LITELLM = "our router", "HAProxy + our router (TLS)", "LiteLLM"
 MIRRORED = "our router, with mirror"
@@ -50,11 +50,13 @@ def measure(arena: Field, found: list[Contestant]) -> Cells:
     cells: Cells = {}
     chance = random.Random(SEED)
     for number in range(ROUNDS):
+        began = time.monotonic()
         turns = [(one, job) for one in found for job in JOBS if job in one.requests and job not in one.missing]
         chance.shuffle(turns)
         for one, job in turns:
-            if job != "audio" or number % 2 == 0:
+            if job != "audio" or number < AUDIO_ROUNDS:
                 _turn(arena, one, job, cells.setdefault((one.name, job), Cell()))
+        print(f"round {number + 1} of {ROUNDS}: {time.monotonic() - began:.0f} s", flush=True)
     return cells
 
 
@@ -62,7 +64,8 @@ def _turn(arena: Field, one: Contestant, job: str, cell: Cell) -> None:
     """One gateway at one job for one round. What it does for the request after the answer counts as well."""
     bound = {"count": AUDIO_COUNT} if job == "audio" else {"seconds": SECONDS[job]}
     connections = 1 if job == "audio" else CONNECTIONS
-    arena.load.run(one.order("closed", job, connections=connections, count=1 if job == "audio" else 20))
+    if job != "audio":
+        arena.load.run(one.order("closed", job, connections=connections, count=20))
     _settle(one)
     before, copies = one.cpu_s(), arena.posts("onprem")
     told = arena.load.run(one.order("closed", job, connections=connections, **bound))
@@ -131,6 +134,12 @@ def _tell_targets(cells: Cells) -> None:
     for job in ("think", "chat", "stream"):
         if (OURS, job) in cells:
             printing.at_most(f"{OURS}: CPU a request, {TITLES[job]}", cells[OURS, job].cpu(), 0.4, "ms", 3)
+    for job in ("think", "chat", "stream", "embed"):
+        if (OURS, job) in cells and (LITELLM, job) in cells:
+            times = cells[LITELLM, job].cpu() / cells[OURS, job].cpu()
+            printing.show(
+                f"LiteLLM's CPU a request against ours, {TITLES[job]}", f"{times:.1f} ×", "≥ 20 ×", times >= 20
+            )
     if (MIRRORED, "think") in cells:
         cell = cells[MIRRORED, "think"]
         made = f"{cell.copies / max(1, len(cell.ms)):.0%} copied"
@@ -151,8 +160,9 @@ def saturation(arena: Field, found: list[Contestant]) -> None:
         before, began = one.cpu_s(), time.monotonic()
         count, bad, with_what = _flood(arena, one)
         wall, cpu = time.monotonic() - began, one.cpu_s() - before
-        rates[one.name] = count / cpu if cpu else float("nan")
-        figures = f"{count / wall:>12.0f}{cpu / wall:>12.0%}{rates[one.name]:>12.0f}{bad:>12}"
+        if count:
+            rates[one.name] = count / cpu
+        figures = f"{count / wall:>12.0f}{cpu / wall:>12.0%}{count / cpu:>12.0f}{bad:>12}"
         print(f"{one.name:<44}{figures}   {with_what}", flush=True)
     print()
     for name in (OURS, EDGE):
@@ -179,7 +189,8 @@ def _wrk(arena: Field, one: Contestant) -> tuple[int, int]:
     script.write_text(_lua(request["json"], request["headers"]))
     cores = ",".join(map(str, OTHER_CORES))
     url = f"http://127.0.0.1:{one.port}{request['path']}"
-    words = ["taskset", "-c", cores, str(program), "-t1", f"-c{WRK_CONNECTIONS}", f"-d{WRK_S}s", "-s", str(script), url]
+    words = ["taskset", "-c", cores, str(program), "-t1", f"-c{WRK_CONNECTIONS}", f"-d{WRK_S}s", "--timeout", "30s"]
+    words += ["-s", str(script), url]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, env=environment, check=True)
     count = re.search(r"(\d+) requests in", done.stdout)
     failed = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)

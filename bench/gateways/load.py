@@ -252,7 +252,7 @@ WAYS = {"closed": closed, "paced": paced, "held": held}
 
 def answer(data: object) -> None:
     """One line, all of it: an unbuffered standard output would write a part of a long one and forget the rest."""
-    with open(sys.stdout.fileno(), "wb", closefd=False) as out:  # noqa: PTH123 - no path, a descriptor
+    with open(sys.stdout.fileno(), "wb", closefd=False) as out:
         out.write(json.dumps(data).encode() + b"\n")
 
 
