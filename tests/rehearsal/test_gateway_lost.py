@@ -14,7 +14,7 @@ from gpu_cutover.site import load_site
 
 from .conftest import COMMAND, ROOT, RehearsedSite
 
-pytestmark = [pytest.mark.twin, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.twin, pytest.mark.timeout(2400)]
 GATEWAYS = ("gw1", "gw2")
 GAP_MAX_S = 2.5  # about 1 s on an idle machine (adverts of 0.3 s); a rehearsal's two cores are shared by seven hosts
 # A new connection each time, as a clinic makes one after a failure. The body is empty: whatever answers it (not a

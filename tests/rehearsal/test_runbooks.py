@@ -22,7 +22,7 @@ import pytest
 from .conftest import ROOT, RehearsedSite
 from .test_gateway_lost import wait_until_they_agree
 
-pytestmark = [pytest.mark.twin, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.twin, pytest.mark.timeout(2400)]
 RUNBOOKS = sorted(path for path in (ROOT / "runbooks").glob("*.md") if path.name != "README.md")
 BLOCK = re.compile(r"^```sh *(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PREPARATION = range(1, 6)
