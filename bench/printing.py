@@ -25,6 +25,13 @@ def seconds(what: str, value: float, limit_s: float | None = None) -> None:
     show(what, f"{value:.2f} s", f"≤ {limit_s:g} s" if limit_s else "", value <= limit_s if limit_s else None)
 
 
+def change(what: str, middle: float, low: float, high: float, limit: float) -> None:
+    """A relative change with its interval: met where all of it is within the limit, missed where none of it is."""
+    verdict = "met" if high <= limit else "MISSED" if low > limit else "unproven: the interval is too wide"
+    figure = f"{middle:+.1%}"
+    print(f"{f'{what} [{low:+.1%}, {high:+.1%}]':<{WIDTH}}{figure:>14}   {f'≤ {limit:.0%}':<14}{verdict}", flush=True)
+
+
 def at_most(what: str, value: float, limit: float, unit: str, digits: int = 2) -> None:
     """A figure that may be at most that."""
     show(what, f"{value:.{digits}f} {unit}", f"≤ {limit:g} {unit}", value <= limit)

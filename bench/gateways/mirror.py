@@ -114,8 +114,7 @@ def _tell(one: Mirrored, condition: str) -> None:
     print(f"{one.name:<34}{line}{failed:>10}{told}", flush=True)
     if one.name == "our router":
         for change, name in zip(changes, ("p50", "p95"), strict=False):
-            met = change.high <= LIMIT or change.low <= 0
-            printing.show(f"  our router: change of primary {name}", f"{change.middle:+.1%}", "≤ 2 % or none", met)
+            printing.change(f"  our router: change of primary {name}", *change, LIMIT)
 
 
 def _words(change: Change) -> str:
