@@ -25,9 +25,13 @@ options:
     elements: str
     required: true
   rules:
-    description: Names of alerting rules that must be loaded.
+    description: Names of the alerting rules that were shipped.
     type: list
     elements: str
+    required: true
+  rules_sha256:
+    description: Digest of the rule file that was shipped.
+    type: str
     required: true
   wait:
     description: Seconds to wait; a target that was just added needs a scrape or two.
@@ -43,12 +47,15 @@ EXAMPLES = r"""
   monitoring_facts:
     expected: ["guard 10.0.0.1:9401"]
     rules: [TargetDown]
+    rules_sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
   register: reading_monitoring
 """
 
 RETURN = r"""
 reading:
-  description: C(expected, up, down, unknown, rules, rules_missing, rules_broken, alertmanagers), or C(error).
+  description: >-
+    C(expected, up, down, unknown, rules, rules_missing, rules_foreign, rules_broken, rules_shipped, rules_taken_up,
+    alertmanagers, certificate_days), or C(error).
   type: dict
   returned: always
 """
@@ -61,6 +68,7 @@ def main() -> None:
             "url": {"type": "str", "default": "http://127.0.0.1:9090"},
             "expected": {"type": "list", "elements": "str", "required": True},
             "rules": {"type": "list", "elements": "str", "required": True},
+            "rules_sha256": {"type": "str", "required": True},
             "wait": {"type": "float", "default": 60.0},
         },
         supports_check_mode=True,
@@ -68,7 +76,7 @@ def main() -> None:
     params = module.params
     deadline = time.monotonic() + (0.0 if module.check_mode else params["wait"])
     while True:
-        reading = monitoring.reading(params["url"], params["expected"], params["rules"])
+        reading = monitoring.reading(params["url"], params["expected"], params["rules"], params["rules_sha256"])
         if monitoring.complete(reading) or time.monotonic() >= deadline:
             module.exit_json(changed=False, reading=reading)
             return

@@ -35,10 +35,22 @@ def good() -> dict[str, Any]:
                 "up": ["a", "b"],
                 "down": {},
                 "unknown": [],
-                "rules": list(day07.RULES),
+                "rules": ["HostLost", "Watchdog"],
+                "rules_missing": [],
+                "rules_foreign": [],
                 "rules_broken": [],
+                "rules_shipped": True,
+                "rules_taken_up": True,
                 "alertmanagers": ["x"],
                 "certificate_days": 396.0,
+            }
+        },
+        "alarms": {
+            "mon1": {
+                "wanted": ["UnitRestarted"],
+                "listeners": {
+                    "gw1": {"watchdog_age_s": 2.0, "patience_s": 25.0, "heard": ["UnitRestarted"], "missing": []}
+                },
             }
         },
         "recovery": {"gpu1": {"drills": {"engine": drill(), "guard": drill()}}, "gw1": {"drills": {"router": drill()}}},
@@ -60,7 +72,18 @@ def test_all_good_promotes() -> None:
         (["monitoring", "mon1", "up"], ["a"], Verdict.FAIL),
         (["monitoring", "mon1", "expected"], [], Verdict.HOLD),
         (["monitoring", "mon1"], {"error": "no answer"}, Verdict.HOLD),
-        (["monitoring", "mon1", "rules"], ["TargetDown"], Verdict.FAIL),
+        (["monitoring", "mon1", "rules"], [], Verdict.HOLD),
+        (["monitoring", "mon1", "rules_missing"], ["HostLost"], Verdict.FAIL),
+        (["monitoring", "mon1", "rules_foreign"], ["SomebodyElses"], Verdict.FAIL),
+        (["monitoring", "mon1", "rules_shipped"], False, Verdict.FAIL),
+        (["monitoring", "mon1", "rules_taken_up"], False, Verdict.FAIL),
+        (["alarms", "mon1"], {"error": "dry run"}, Verdict.HOLD),
+        (["alarms", "mon1", "wanted"], [], Verdict.HOLD),
+        (["alarms", "mon1", "listeners"], {}, Verdict.HOLD),
+        (["alarms", "mon1", "listeners", "gw1"], {"error": "refused"}, Verdict.HOLD),
+        (["alarms", "mon1", "listeners", "gw1", "watchdog_age_s"], None, Verdict.HOLD),
+        (["alarms", "mon1", "listeners", "gw1", "watchdog_age_s"], 26.0, Verdict.FAIL),
+        (["alarms", "mon1", "listeners", "gw1", "heard"], [], Verdict.FAIL),
         (["monitoring", "mon1", "rules_broken"], ["TargetDown"], Verdict.FAIL),
         (["monitoring", "mon1", "alertmanagers"], [], Verdict.FAIL),
         (["recovery", "gpu1", "drills", "engine", "recovery_s"], 31.0, Verdict.FAIL),

@@ -28,6 +28,7 @@ FLOOR = {
     "peers": 3,
     "guard": 3,
     "burn_in": 3,
+    "monitoring": 3,
     "runs": 4,
     "audit": 4,
     "report": 4,

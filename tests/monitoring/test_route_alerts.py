@@ -9,8 +9,10 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from monitor import SETTINGS
 from prometheus_client.parser import text_string_to_metric_families
 
+from gpu_cutover.monitoring.rules import rule_file
 from gpu_cutover.peers.metrics import exposition
 
 ROLE = Path(__file__).parents[2] / "roles" / "monitoring"
@@ -21,12 +23,13 @@ def rendered(name: str, **variables: Any) -> Any:
     environment = jinja2.Environment(trim_blocks=True, undefined=jinja2.StrictUndefined)
     known = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
     text = (ROLE / "templates" / name).read_text()
-    return yaml.safe_load(environment.from_string(text).render({**known, **variables}))
+    return yaml.safe_load(environment.from_string(text).render({**known, "monitoring_host": "mon1", **variables}))
 
 
 def rules() -> dict[str, dict[str, Any]]:
-    groups = rendered("rules.yml.j2")["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+    return {
+        rule["alert"]: rule for group in rule_file(SETTINGS)["groups"] for rule in group["rules"] if "alert" in rule
+    }
 
 
 @pytest.fixture

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .check import Check, at_least, at_most, equals, reading_of, unproven
 
-RULES = (
-    "TargetDown",
-    "UnitRestarted",
-    "GuardPages",
-    "GuardBlind",
-    "GpuDerated",
-    "GpuMarginSmall",
-    "EngineDown",
-    "CertificateEnds",
-)
 CERTIFICATE_DAYS_MIN = 21
 GPU_DRILLS = ("engine", "guard")
 GATEWAY_DRILLS = ("router",)
+ROLE = "role monitoring"
 SITE = "site gates.recovery_max_s"
 SITE_ALERT = "site gates.alert_max_s"
 
@@ -29,6 +20,7 @@ def checks(plan: Mapping[str, Any], readings: Mapping[str, Any]) -> list[Check]:
     found: list[Check] = []
     for host in plan["hosts"]["monitor"]:
         found += _monitor(readings, host)
+        found += _alarms(readings, host, plan["hosts"]["gateway"])
     for group, drills in (("gpu", GPU_DRILLS), ("gateway", GATEWAY_DRILLS)):
         for host in plan["hosts"][group]:
             reading, why = reading_of(readings, "recovery", host)
@@ -45,7 +37,9 @@ def _monitor(readings: Mapping[str, Any], host: str) -> list[Check]:
     missing = [*(reading.get("down") or {}), *(reading.get("unknown") or [])]
     not_up = f": not {', '.join(missing)}" if missing else ""
     rules = reading.get("rules")
-    wanted = len(set(RULES) & set(rules)) if isinstance(rules, list) else None
+    missing_rules = [*(reading.get("rules_missing") or []), *(reading.get("rules_foreign") or [])]
+    as_shipped = reading.get("rules_shipped") and reading.get("rules_taken_up") and not missing_rules
+    unlike = f": not {', '.join(missing_rules)}" if missing_rules else ""
     senders = reading.get("alertmanagers")
     return [
         equals(
@@ -58,7 +52,16 @@ def _monitor(readings: Mapping[str, Any], host: str) -> list[Check]:
             host,
             why,
         ),
-        equals("monitoring.rules", wanted, len(RULES), "", "role monitoring", "every alert rule is loaded", host, why),
+        equals(
+            "monitoring.rules",
+            bool(as_shipped) if rules else None,
+            True,
+            "",
+            ROLE,
+            f"the {len(rules or [])} alerts that are loaded are those that were shipped{unlike}",
+            host,
+            why,
+        ),
         equals(
             "monitoring.rules_broken",
             len(reading["rules_broken"]) if isinstance(reading.get("rules_broken"), list) else None,
@@ -90,6 +93,26 @@ def _monitor(readings: Mapping[str, Any], host: str) -> list[Check]:
             why,
         ),
     ]
+
+
+def _alarms(readings: Mapping[str, Any], host: str, gateways: Iterable[str]) -> list[Check]:
+    """On every gateway: the watchdog is heard, and the drills' alerts arrived."""
+    reading, why = reading_of(readings, "alarms", host)
+    wanted = reading.get("wanted") or []
+    found: list[Check] = []
+    for gateway in gateways:
+        told = (reading.get("listeners") or {}).get(gateway) or {}
+        reason = why or str(told.get("error") or "the listener was not asked")
+        age, patience = told.get("watchdog_age_s"), told.get("patience_s")
+        if age is None or patience is None:
+            found.append(unproven("alarms.watchdog", ROLE, "the watchdog is heard", gateway, reason, unit="s"))
+        else:
+            found.append(at_most("alarms.watchdog", age, patience, "s", ROLE, "the watchdog is heard", gateway))
+        heard = len(told["heard"]) if wanted and "heard" in told else None
+        missing = f": not {', '.join(told['missing'])}" if told.get("missing") else ""
+        sentence = f"the drills' alerts arrived where people are told{missing}"
+        found.append(equals("alarms.arrived", heard, len(wanted), "", ROLE, sentence, gateway, reason))
+    return found
 
 
 def _drill(gates: Mapping[str, Any], drill: Mapping[str, Any] | None, name: str, host: str, why: str) -> list[Check]:

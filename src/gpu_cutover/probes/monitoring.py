@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from . import web
+
+LISTENER_PORT = 9405
+RULES = Path("/etc/prometheus/rules/gpu-cutover.yml")
 
 
 def targets(base: str) -> dict[str, dict[str, Any]]:
@@ -61,11 +66,28 @@ def alerts(base: str, name: str, labels: Mapping[str, str]) -> list[float]:
     return found
 
 
-def reading(prometheus: str, expected: Iterable[str], wanted_rules: Iterable[str]) -> dict[str, Any]:
+def loading(base: str) -> dict[str, Any]:
+    """Whether Prometheus took up its last configuration, and when (epoch s). Raises OSError."""
+    found = {}
+    for name in ("prometheus_config_last_reload_successful", "prometheus_config_last_reload_success_timestamp_seconds"):
+        result = web.get_json(web.query(base, "/api/v1/query", query=name))["data"]["result"]
+        found[name] = float(result[0]["value"][1]) if result else None
+    successful, at = found.values()
+    return {"successful": successful == 1, "at": at}
+
+
+def rule_file(path: Path) -> dict[str, Any]:
+    """sha256 of the rule file and when it was written (epoch s). Raises OSError."""
+    return {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "written": path.stat().st_mtime}
+
+
+def reading(
+    prometheus: str, expected: Iterable[str], shipped: Iterable[str], rules_sha256: str, path: Path = RULES
+) -> dict[str, Any]:
     """The reading for the gate: expected targets that are up, down or unknown; rules; Alertmanagers. Never raises."""
     try:
         seen, loaded, senders = targets(prometheus), rules(prometheus), alertmanagers(prometheus)
-        days = certificate_days(prometheus)
+        days, taken, file = certificate_days(prometheus), loading(prometheus), rule_file(path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         return {"error": f"Prometheus cannot be asked: {error}"}
     wanted = sorted(set(expected))
@@ -75,8 +97,11 @@ def reading(prometheus: str, expected: Iterable[str], wanted_rules: Iterable[str
         "down": {name: seen[name]["error"] for name in wanted if name in seen and not seen[name]["up"]},
         "unknown": [name for name in wanted if name not in seen],
         "rules": sorted(loaded),
-        "rules_missing": sorted(set(wanted_rules) - loaded.keys()),
+        "rules_missing": sorted(set(shipped) - loaded.keys()),
+        "rules_foreign": sorted(loaded.keys() - set(shipped)),
         "rules_broken": sorted(name for name, rule in loaded.items() if rule["health"] == "err"),
+        "rules_shipped": file["sha256"] == rules_sha256,
+        "rules_taken_up": taken["successful"] and taken["at"] is not None and taken["at"] >= file["written"] - 1,
         "alertmanagers": senders,
         "certificate_days": days,
     }
@@ -89,6 +114,41 @@ def complete(found: Mapping[str, Any]) -> bool:
     return (
         len(found["up"]) == len(found["expected"])
         and not found["rules_missing"]
+        and found["rules_taken_up"]
         and bool(found["alertmanagers"])
         and found["certificate_days"] is not None
+    )
+
+
+def arrived(listeners: Mapping[str, str], fired: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What each listener (name → address) heard of the drills' alerts since the first of them, and of the watchdog.
+
+    A drill that did not happen (`t` is 0) fired nothing. Never raises.
+    """
+    happened = [drill for drill in fired if drill["t"] > 0]
+    since = min((float(drill["t"]) for drill in happened), default=0.0)
+    wanted = sorted({str(drill["alert"]) for drill in happened})
+    told = {name: _heard(base, since, wanted) for name, base in listeners.items()}
+    return {"wanted": wanted, "since": since, "listeners": told}
+
+
+def _heard(base: str, since: float, wanted: Sequence[str]) -> dict[str, Any]:
+    try:
+        told = web.get_json(web.query(base, "/alarms", since=f"{since}"))
+        heard = {notice["alert"] for notice in told["notices"]}
+        return {
+            "watchdog_age_s": told["watchdog_age_s"],
+            "patience_s": told["patience_s"],
+            "heard": [name for name in wanted if name in heard],
+            "missing": [name for name in wanted if name not in heard],
+        }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        return {"error": f"the listener cannot be asked: {error}"}
+
+
+def all_arrived(found: Mapping[str, Any]) -> bool:
+    """Is there nothing left to wait for?"""
+    return all(
+        "error" not in told and not told["missing"] and told["watchdog_age_s"] is not None
+        for told in found["listeners"].values()
     )

@@ -20,6 +20,7 @@ ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 HostName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}(\.[a-z0-9-]{1,63})*$")]
 Url = Annotated[str, Field(pattern=r"^https://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$")]
+MailAddress = Annotated[str, Field(pattern=r"^[0-9A-Za-z._%+-]{1,64}@[0-9A-Za-z.-]{1,253}$")]
 Seconds = Annotated[int, Field(ge=1, le=31 * 86400)]
 ShortSeconds = Annotated[float, Field(gt=0, le=3600)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -198,12 +199,24 @@ class Driver(Strict):
     reboot_allowed: bool
 
 
+class Mail(Strict):
+    """Who is mailed, by which server of the house (host:port, STARTTLS, no login)."""
+
+    to: MailAddress
+    sender: MailAddress
+    smarthost: Annotated[str, Field(pattern=r"^[0-9A-Za-z.-]{1,253}:[0-9]{1,5}$")]
+
+
 class Monitoring(Strict):
-    """How often figures are read and who is told."""
+    """How often figures are read, who is told and how, and what else stands on the hosts."""
 
     scrape_interval_s: Annotated[int, Field(ge=1, le=300)]
     retention_days: Annotated[int, Field(ge=1, le=3650)]
     page: Text
+    webhook: Annotated[str, Field(pattern=r"^https?://\S{1,500}$")] | None = None
+    mail: Mail | None = None
+    dcgm_exporter: bool = False
+    grafana: bool = False
 
 
 class Calendar(Strict):

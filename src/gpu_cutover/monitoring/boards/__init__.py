@@ -1,0 +1,1 @@
+"""Grafana dashboards, made from code: one file per subject, equal code gives equal bytes."""
