@@ -15,9 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from gpu_cutover.router.files import TableFile
+from gpu_cutover.router.inbound import Listener
 from gpu_cutover.router.server import Limits, Router
 from gpu_cutover.router.upstream import Budgets
 
@@ -77,18 +79,25 @@ async def stage(
     async with onprem, cloud, aiohttp.ClientSession() as client:
         write(directory / "table.json", table(pool, onprem.url, cloud.url, TENANTS if tenants is None else tenants))
         router = Router(TableFile(directory / "table.json"), directory, **settings or {})
-        runner = web.AppRunner(router.application(), handler_cancellation=True, shutdown_timeout=2, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with served(router) as url:
             yield Stage(router, url, onprem, cloud, client, directory)
+
+
+@contextlib.asynccontextmanager
+async def served(router: Router) -> AsyncIterator[str]:
+    """The router's address while it serves."""
+    async with router.running():
+        listener = Listener(router.handle, socket.create_server(("127.0.0.1", 0)))
+        listener.start()
+        try:
+            yield f"http://127.0.0.1:{listener.address[1]}"
         finally:
-            await runner.cleanup()
+            await listener.close(2)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop of the real process
+        runner.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -429,7 +438,7 @@ def test_metrics_are_told(tmp_path: Path) -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
             await settled(lambda: it.router.admission.requests.used == 0)
-            text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
+            text = it.router.expose().decode()
             assert 'gpu_cutover_router_attempts_total{leg="onprem",outcome="ok"' in text
             assert "gpu_cutover_router_table_version 1.0" in text
 
@@ -613,7 +622,7 @@ def test_the_names_of_the_conventions_are_told(tmp_path: Path) -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
             await settled(lambda: it.router.admission.requests.used == 0)
-            text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
+            text = it.router.expose().decode()
             labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="onprem",gen_ai_request_model="own-chat"'
             assert f"gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1.0" in text
             assert "gen_ai_server_request_duration_seconds_bucket" in text
