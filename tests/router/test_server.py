@@ -575,6 +575,48 @@ def test_large_bodies_are_bounded_together_and_refused_before_they_are_read(tmp_
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("POST /chat HTTP/1.0", 505),  # a broken answer could not be told from a whole one
+        ("GET /chat HTTP/1.1", 405),
+        ("POST /chatter HTTP/1.1", 404),
+        ("GET /metrics HTTP/1.1", 404),  # not for callers
+        ("GET /health HTTP/1.0", 200),
+        ("POST /chat/completions?x=1 HTTP/1.1", 503),  # the route of a tenant that is not known
+    ],
+)
+def test_what_is_served(tmp_path: Path, sent: str, status: int) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            host, port = it.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            headers = "host: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close"
+            writer.write(f"{sent}\r\n{headers}\r\n\r\n{{}}".encode())
+            assert (await reader.read()).split()[1] == str(status).encode()
+            writer.close()
+
+    run(test)
+
+
+def test_metrics_and_health_have_a_port_of_their_own(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            listener = Listener(it.router.look_in, socket.create_server(("127.0.0.1", 0)))
+            listener.start()
+            url = f"http://127.0.0.1:{listener.address[1]}"
+            await it.post("std")
+            metrics = await (await it.client.get(f"{url}/metrics")).text()
+            assert "gpu_cutover_router_attempts_total" in metrics
+            assert 'gen_ai_server_request_duration_seconds_bucket{error_type="",' in metrics
+            assert 'le="+Inf"} 1.0' in metrics
+            assert (await (await it.client.get(f"{url}/health")).json())["pool"] == "hybrid"
+            assert (await it.client.post(f"{url}/chat", json=CHAT)).status == 404
+            await listener.close(1)
+
+    run(test)
+
+
 def test_a_body_of_unknown_length_is_refused(tmp_path: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"{}"

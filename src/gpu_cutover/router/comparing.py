@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 LENGTH = struct.Struct(">I")
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-RESTART_S = 1.0  # after it ended by itself
+MAX_CPU_S = 20.0  # of one comparison; then the process ends and another is started
+RESTART_S = 1.0
 COMMAND = (sys.executable, "-P", "-m", "gpu_cutover.router.compare_process")
 
 
@@ -81,7 +82,9 @@ class Comparer:
         """The process's life."""
         pipe = asyncio.subprocess.PIPE
         try:
-            process = self._process = await asyncio.create_subprocess_exec(*COMMAND, stdin=pipe, stdout=pipe)
+            process = self._process = await asyncio.create_subprocess_exec(
+                *COMMAND, str(MAX_CPU_S), stdin=pipe, stdout=pipe
+            )
             try:
                 await self._follow(process)
             finally:

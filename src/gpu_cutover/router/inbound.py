@@ -118,6 +118,7 @@ class Caller(asyncio.Protocol):
         self._url = b""
         self._began = self._chunked = self._keeps = self._bodiless = False  # of the answer
         self._lingering = False  # the answer is out, the rest of its request is not here
+        self._deaf = False  # no request can be read any more
 
     # --- what a handler calls ---------------------------------------------------------------------------------------
 
@@ -224,7 +225,7 @@ class Caller(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """No request is under way or has begun to come: the connection is of no use."""
-        if self._task is None and self._reading is None and not self._next:
+        if self._task is None and (self._deaf or (self._reading is None and not self._next)):
             self._transport.close()
 
     def abort(self) -> None:
@@ -243,6 +244,8 @@ class Caller(asyncio.Protocol):
         self._listener.callers.add(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         if self._task is not None and self._reading is None:
             self._hold(data)
             return
@@ -280,11 +283,15 @@ class Caller(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _refuse(self, status: int) -> None:
-        """What comes is not a request. The answers before it are not waited for: nobody knows where they would end."""
+        """What comes is not a request, and nobody knows where the next one would begin."""
         self._next.clear()
-        if self._task is None:
-            self.answer(status, {}, b"", keeps=False)
-        self._close()
+        if self._task is not None:
+            self._close()
+            return
+        self.answer(status, {}, b"", keeps=False)
+        # What the caller still sends is let in for a while: a reset could destroy the answer on its way.
+        self._deaf, self._until = True, self._loop.time() + LINGER_S
+        self._transport.write_eof()
 
     # --- what the parser tells --------------------------------------------------------------------------------------
 
