@@ -216,6 +216,31 @@ def test_a_caller_that_goes_away_cancels_its_request() -> None:
     run(test)
 
 
+def test_what_is_written_to_a_caller_that_has_gone_is_nobodys() -> None:
+    told: list[object] = []
+
+    async def late(_request: Request, caller: Caller) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            caller.answer(200, {}, b"late")
+            caller.break_off()
+            raise
+
+    async def test() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        async with listening(late) as listener:
+            async with connected(listener) as client:
+                client.send(GET % b"a")
+                await asyncio.sleep(0.05)
+            while listener.callers:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)
+        assert told == []
+
+    run(test)
+
+
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_defect_is_told_and_is_never_a_whole_answer(begun: bool) -> None:
     told: list[object] = []

@@ -119,31 +119,32 @@ class Caller(asyncio.Protocol):
         self._began = self._chunked = self._keeps = self._bodiless = False  # of the answer
         self._lingering = False  # the answer is out, the rest of its request is not here
         self._deaf = False  # no request can be read any more
+        self._gone = False
 
     # --- what a handler calls ---------------------------------------------------------------------------------------
 
     def answer(self, status: int, headers: Mapping[str, str], body: bytes, keeps: bool = True) -> None:
         """A whole answer. `keeps`: may the connection be used again?"""
         head = self._head(status, headers, f"content-length: {len(body)}\r\n", keeps)
-        self._transport.write(head if self._bodiless else head + body)
+        self._write(head if self._bodiless else head + body)
 
     def begin(self, status: int, headers: Mapping[str, str], length: int | None, keeps: bool = True) -> None:
         """An answer whose body comes in pieces."""
         self._chunked = length is None
         size = "transfer-encoding: chunked\r\n" if length is None else f"content-length: {length}\r\n"
-        self._transport.write(self._head(status, headers, size, keeps))
+        self._write(self._head(status, headers, size, keeps))
 
     def write(self, piece: bytes) -> bool:
         """A piece of its body. False: the caller takes no more for now, see `taken`."""
         if self._chunked and piece:
             piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-        self._transport.write(piece)
+        self._write(piece)
         return self._full is None
 
     def end(self) -> None:
         """Its body is complete."""
         if self._chunked:
-            self._transport.write(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
 
     def break_off(self) -> None:
         """End the answer so that nobody takes it for a whole one."""
@@ -163,8 +164,12 @@ class Caller(asyncio.Protocol):
     async def read(self, request: Request, patience_s: float) -> bytes:
         """The request's body. Raises TimeoutError when the caller falls silent for this long."""
         if not request.complete and request.header(b"expect").lower() == "100-continue":
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await request.body(patience_s)
+
+    def _write(self, data: bytes) -> None:
+        if not self._gone:  # its handler hears of it as a cancellation
+            self._transport.write(data)
 
     def _head(self, status: int, headers: Mapping[str, str], size: str, keeps: bool) -> bytes:
         self._began, self._keeps = True, self._keeps and keeps
@@ -263,6 +268,7 @@ class Caller(asyncio.Protocol):
         self._serve_next()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._gone = True
         self._listener.callers.discard(self)
         if self._task is not None:
             self._task.cancel()

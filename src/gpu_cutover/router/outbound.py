@@ -143,6 +143,8 @@ class Client:
     def opened(self, connection: Connection) -> None:
         """It is connected."""
         self._open.add(connection)
+        if self._closed:
+            connection.abort()
 
     def lost(self, connection: Connection) -> None:
         """It is closed."""
@@ -255,10 +257,11 @@ class Connection(asyncio.Protocol):
     def over(self, reusable: bool) -> None:
         """Its exchange has ended."""
         self._exchange = None
-        if reusable and not self._surplus and not self._transport.is_closing():
+        transport = self._transport
+        if reusable and not (self._surplus or transport.is_closing() or transport.get_write_buffer_size()):
             self._client.idle(self)
         else:
-            self._transport.abort()
+            transport.abort()
 
     # --- what the event loop tells ----------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from ..errors import EXIT_DONE, EXIT_HOLD
 from ..guard.notify import notify
 from . import handover
 from .files import TableFile
-from .inbound import Listener
+from .inbound import Handler, Listener
 from .main import COMING
 from .seal_watch import SealWatch
 from .self_test import SelfTest
@@ -71,7 +71,7 @@ class Serving:
         async with self._router.running(), self._looking():
             if inherited:
                 await asyncio.to_thread(inherited.take)
-            handlers = [self._router.handle, self._router.look_in]
+            handlers: list[Handler] = [self._router.handle, self._router.look_in]
             if self._watch:
                 handlers = [self._watch.guarded(handler) for handler in handlers]
             self._listeners = [Listener(handler, one) for handler, one in zip(handlers, sockets, strict=True)]
