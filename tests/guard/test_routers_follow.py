@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -17,9 +18,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from gpu_cutover.router.files import TableFile
+from gpu_cutover.router.inbound import Listener
 from gpu_cutover.router.server import Router
 from router.tables import table, tenant
 from router.upstreams import Upstream
@@ -88,13 +89,13 @@ async def sealed_router(folder: Path, content: dict[str, Any]) -> AsyncIterator[
     """A sealed pool's router in this process; its address."""
     (folder / "sealed.json").write_text(json.dumps(content))
     made = Router(TableFile(folder / "sealed.json"), folder / "sealed")
-    runner = web.AppRunner(made.application(), handler_cancellation=True, shutdown_timeout=2, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with made.running():
+        listener = Listener(made.handle, socket.create_server(("127.0.0.1", 0)))
+        listener.start()
+        try:
+            yield f"http://127.0.0.1:{listener.address[1]}"
+        finally:
+            await listener.close(2)
 
 
 async def ask(client: aiohttp.ClientSession, url: str, route: str = "chat") -> tuple[int, str, str]:

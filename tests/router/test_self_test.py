@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 from prometheus_client import generate_latest
 
 from gpu_cutover.errors import EXIT_USAGE, InputError
 from gpu_cutover.router import seal_watch
+from gpu_cutover.router.inbound import Caller, Listener, Request
 from gpu_cutover.router.main import main
 from gpu_cutover.router.metrics import Metrics
 from gpu_cutover.router.seal_watch import SealWatch
@@ -135,7 +134,7 @@ class Finds:
 
 async def watched(finds: Finds, steps: list[tuple[str, str, str]]) -> list[bool]:
     """For each (canary, outside) the watch comes to know `problem`. Returns the kinds of look it took."""
-    watch = SealWatch(finds, Metrics("sealed"))  # type: ignore[arg-type]
+    watch = SealWatch(finds, Metrics("sealed"), health)  # type: ignore[arg-type]
     running = asyncio.create_task(watch.run())
     try:
         async with asyncio.timeout(20):
@@ -163,11 +162,23 @@ def test_a_lost_seal_is_found_between_two_thorough_looks(monkeypatch: pytest.Mon
     assert True in looks
 
 
-async def asked(watch: SealWatch, path: str) -> web.StreamResponse:
-    async def handler(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"status": "ok", "problems": ["another"], "table_version": 7})
+async def asked(watch: SealWatch, path: str) -> int:
+    async def handler(_request: Request, caller: Caller) -> None:
+        caller.answer(200, {}, b"as always")
 
-    return await watch.guard(make_mocked_request("GET", path), handler)
+    listener = Listener(watch.guarded(handler), socket.create_server(("127.0.0.1", 0)))
+    listener.start()
+    reader, writer = await asyncio.open_connection(*listener.address)
+    writer.write(f"GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    await listener.close(1)
+    assert (b"as always" in answer) == (answer.split()[1] == b"200")
+    return int(answer.split()[1])
+
+
+def health() -> tuple[str, bytes]:
+    return "application/json", json.dumps({"status": "ok", "problems": ["another"], "table_version": 7}).encode()
 
 
 @pytest.mark.parametrize(
@@ -176,8 +187,8 @@ async def asked(watch: SealWatch, path: str) -> web.StreamResponse:
 )
 def test_while_unsealed_only_metrics_are_as_always(problem: str, path: str, status: int) -> None:
     metrics = Metrics("sealed")
-    watch = SealWatch(Finds(), metrics)  # type: ignore[arg-type]
+    watch = SealWatch(Finds(), metrics, health)  # type: ignore[arg-type]
     watch.problem = problem
-    assert asyncio.run(asked(watch, path)).status == status
+    assert asyncio.run(asked(watch, path)) == status
     turned_away = b'turned_away_total{reason="unsealed"} 1.0' in generate_latest(metrics.registry)
     assert turned_away == (status == 503 and path == "/chat")

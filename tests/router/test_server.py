@@ -15,9 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 from aiohttp import web
 
 from gpu_cutover.router.files import TableFile
+from gpu_cutover.router.inbound import Listener
 from gpu_cutover.router.server import Limits, Router
 from gpu_cutover.router.upstream import Budgets
 
@@ -77,18 +79,25 @@ async def stage(
     async with onprem, cloud, aiohttp.ClientSession() as client:
         write(directory / "table.json", table(pool, onprem.url, cloud.url, TENANTS if tenants is None else tenants))
         router = Router(TableFile(directory / "table.json"), directory, **settings or {})
-        runner = web.AppRunner(router.application(), handler_cancellation=True, shutdown_timeout=2, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with served(router) as url:
             yield Stage(router, url, onprem, cloud, client, directory)
+
+
+@contextlib.asynccontextmanager
+async def served(router: Router) -> AsyncIterator[str]:
+    """The router's address while it serves."""
+    async with router.running():
+        listener = Listener(router.handle, socket.create_server(("127.0.0.1", 0)))
+        listener.start()
+        try:
+            yield f"http://127.0.0.1:{listener.address[1]}"
         finally:
-            await runner.cleanup()
+            await listener.close(2)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # the loop of the real process
+        runner.run(asyncio.wait_for(test(), 30))  # type: ignore[arg-type]
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -429,7 +438,7 @@ def test_metrics_are_told(tmp_path: Path) -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
             await settled(lambda: it.router.admission.requests.used == 0)
-            text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
+            text = it.router.expose().decode()
             assert 'gpu_cutover_router_attempts_total{leg="onprem",outcome="ok"' in text
             assert "gpu_cutover_router_table_version 1.0" in text
 
@@ -566,6 +575,48 @@ def test_large_bodies_are_bounded_together_and_refused_before_they_are_read(tmp_
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        ("POST /chat HTTP/1.0", 505),  # a broken answer could not be told from a whole one
+        ("GET /chat HTTP/1.1", 405),
+        ("POST /chatter HTTP/1.1", 404),
+        ("GET /metrics HTTP/1.1", 404),  # not for callers
+        ("GET /health HTTP/1.0", 200),
+        ("POST /chat/completions?x=1 HTTP/1.1", 503),  # the route of a tenant that is not known
+    ],
+)
+def test_what_is_served(tmp_path: Path, sent: str, status: int) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            host, port = it.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            headers = "host: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close"
+            writer.write(f"{sent}\r\n{headers}\r\n\r\n{{}}".encode())
+            assert (await reader.read()).split()[1] == str(status).encode()
+            writer.close()
+
+    run(test)
+
+
+def test_metrics_and_health_have_a_port_of_their_own(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with stage(tmp_path) as it:
+            listener = Listener(it.router.look_in, socket.create_server(("127.0.0.1", 0)))
+            listener.start()
+            url = f"http://127.0.0.1:{listener.address[1]}"
+            await it.post("std")
+            metrics = await (await it.client.get(f"{url}/metrics")).text()
+            assert "gpu_cutover_router_attempts_total" in metrics
+            assert 'gen_ai_server_request_duration_seconds_bucket{error_type="",' in metrics
+            assert 'le="+Inf"} 1.0' in metrics
+            assert (await (await it.client.get(f"{url}/health")).json())["pool"] == "hybrid"
+            assert (await it.client.post(f"{url}/chat", json=CHAT)).status == 404
+            await listener.close(1)
+
+    run(test)
+
+
 def test_a_body_of_unknown_length_is_refused(tmp_path: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"{}"
@@ -613,7 +664,7 @@ def test_the_names_of_the_conventions_are_told(tmp_path: Path) -> None:
         async with stage(tmp_path) as it:
             await (await it.post("std")).read()
             await settled(lambda: it.router.admission.requests.used == 0)
-            text = bytes((await it.router.expose(None)).body).decode()  # type: ignore[arg-type]
+            text = it.router.expose().decode()
             labels = 'gen_ai_operation_name="chat",gen_ai_provider_name="onprem",gen_ai_request_model="own-chat"'
             assert f"gen_ai_server_time_to_first_token_seconds_count{{{labels}}} 1.0" in text
             assert "gen_ai_server_request_duration_seconds_bucket" in text

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from .body import content_type
 
 EVENT_STREAM = "text/event-stream"
@@ -62,6 +64,9 @@ class EventStream:
 
         Raises UnusableAnswerError at the first event that is none.
         """
+        if chunk.find(b"\n\n") == len(chunk) - 2 > 0 and not (self._rest or self.done or b"\r" in chunk):
+            self._read(chunk[:-2])  # one event, whole: as engines send them
+            return chunk
         held, position = self._rest + chunk, 0
         try:
             for blank in _BLANK_LINE.finditer(held):
@@ -115,6 +120,8 @@ class EventStream:
             delta = choice.get("delta") or {}
             if choice.get("finish_reason"):
                 self._finished = self.began = True
+            elif self.began:
+                delta.items()  # its shape is looked at in every event
             # A chunk that only names the role is sent before anything was computed: it is no first token.
             elif choice.get("text") or any(value for name, value in delta.items() if name != "role"):
                 self.began = True
@@ -163,7 +170,7 @@ def check_whole(route: str, media: str, body: bytes) -> int | None:
 
     Raises BrokenAnswerError when it is not an answer to this route, RefusedAnswerError where it holds a refusal.
     """
-    if not body.strip():
+    if not body or body.isspace():
         raise BrokenAnswerError("answered 200 with nothing in it")
     if content_type(media)[0] != "application/json":
         return None
@@ -223,12 +230,20 @@ def _data_lines(lines: Iterable[bytes]) -> list[bytes]:
 
 def _object(payload: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(payload)
+        data = _loads(payload)
     except (ValueError, RecursionError) as error:
         raise BrokenAnswerError("the answer is not JSON") from error
     if not isinstance(data, dict):
         raise BrokenAnswerError("the answer is not a JSON object")
     return data
+
+
+def _loads(payload: bytes) -> Any:
+    """Decode JSON, five times faster than the standard library where it can be. Raises ValueError, RecursionError."""
+    try:
+        return orjson.loads(payload)
+    except ValueError:
+        return json.loads(payload)  # what clients read as well: NaN, half a surrogate, integers of any size
 
 
 def _told_error(data: Mapping[str, Any]) -> UnusableAnswerError:

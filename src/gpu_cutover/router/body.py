@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ SIDE_EFFECT_KEYS = frozenset(
 SIDE_EFFECT_WORDS = ("webhook", "callback")
 _EDITED = ("model", "stream", "stream_options")
 _SPACE = re.compile(r"[ \t\n\r]*")
+_NAME = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')  # without escapes, as nearly all are
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -86,6 +89,7 @@ class Envelope:
         return ", ".join([*members, ""] if self.scalars else members).encode() if members else b""
 
 
+@functools.lru_cache(maxsize=256)
 def content_type(header: str) -> tuple[str, str]:
     """Media type and multipart boundary ('' where there is none) of a Content-Type header."""
     media, *parameters = header.split(";")
@@ -160,19 +164,26 @@ def _members(text: str, at: int) -> Iterator[tuple[str, Any, int, int]]:
     at = _after_space(text, at)
     more = text[at : at + 1] != "}"
     while more:
-        name, at = _DECODER.raw_decode(text, at)
-        at = _after_space(text, at)
-        if not isinstance(name, str) or text[at : at + 1] != ":":
-            raise ValueError("a name and a colon are missing")
-        begin = _after_space(text, at + 1)
+        name, begin = _named(text, at)
         value, end = _DECODER.raw_decode(text, begin)
         yield name, value, begin, end
-        at = _after_space(text, end)
-        more = text[at : at + 1] == ","
-        if more:
-            at = _after_space(text, at + 1)
+        comma = _COMMA.match(text, end)
+        more = comma is not None
+        at = comma.end() if comma else _after_space(text, end)
     if text[at : at + 1] != "}" or _after_space(text, at + 1) != len(text):
         raise ValueError("the object has no clean end")
+
+
+def _named(text: str, at: int) -> tuple[str, int]:
+    """A member's name, and where its value begins."""
+    plain = _NAME.match(text, at)
+    if plain:
+        return plain[1], plain.end()
+    name, at = _DECODER.raw_decode(text, at)
+    at = _after_space(text, at)
+    if not isinstance(name, str) or text[at : at + 1] != ":":
+        raise ValueError("a name and a colon are missing")
+    return name, _after_space(text, at + 1)
 
 
 def _after_space(text: str, at: int) -> int:

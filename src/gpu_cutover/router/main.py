@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
 from ..errors import EXIT_DONE, EXIT_USAGE, InputError
 from .files import TableFile
 from .log_key import DIRECTORY
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(words)
     try:
-        table = TableFile(arguments.table)
+        table = TableFile(arguments.table, orjson.loads)
         if table.get().pool != arguments.pool:
             raise InputError(str(arguments.table), "pool", f"is not {arguments.pool}", "start the router of this pool")
         seal = _self_test(arguments)

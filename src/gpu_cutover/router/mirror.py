@@ -11,15 +11,12 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare.answers import compare_answers, worst
 from ..compare.kinds import kind_of
-from ..compare.types import Comparison
-from .answers import decoded
-from .body import BadBodyError, parse_json, sterile
+from .body import JSON_TYPES, sterile
+from .comparing import Comparer, DroppedError, Pair
 from .metrics import Metrics
 from .table import Leg
 from .upstream import SHADOW, Answer, Asker, LegFailedError, Question
@@ -58,14 +55,15 @@ Compared = Callable[[bool, Mapping[str, Any]], None]
 class Mirror:
     """The bounded queue and its workers."""
 
-    def __init__(self, asker: Asker, metrics: Metrics, attempted: Attempted, compared: Compared) -> None:
+    def __init__(
+        self, asker: Asker, comparer: Comparer, metrics: Metrics, attempted: Attempted, compared: Compared
+    ) -> None:
+        self._comparer = comparer
         self._asker, self._metrics, self._attempted, self._compared = asker, metrics, attempted, compared
         self._queue: asyncio.Queue[Copy] = asyncio.Queue(QUEUE_LENGTH)
         self._bytes = 0
         self.pending = 0  # mirrored, offered and not yet compared
         self._workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
-        # A thread of its own: name resolution may fill the loop's.
-        self._scoring = ThreadPoolExecutor(1, "compare")
 
     def offer(self, copy: Copy) -> None:
         """Queue a copy, or drop and count it. Never waits."""
@@ -83,7 +81,6 @@ class Mirror:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        self._scoring.shutdown(wait=False, cancel_futures=True)
 
     async def _work(self) -> None:
         while True:
@@ -102,12 +99,16 @@ class Mirror:
         self._attempted(copy, answer, outcome, total_ms)
         counted = self._metrics.reversed if copy.reverse else self._metrics.mirrored
         counted.labels(copy.question.route, outcome).inc()
-        kind = kind_of(copy.question.route, copy.workload)
         second = (body, answer.content_type) if answer and outcome == "ok" else (b"", "")
-        loop = asyncio.get_running_loop()
-        comparison = await loop.run_in_executor(self._scoring, _score, kind, copy, second)
-        if comparison is not None:
-            self._compared(copy.reverse, _record(kind, copy, comparison, answer if outcome == "ok" else None, total_ms))
+        pair = _pair(copy, second)
+        try:
+            compared = await self._comparer.compare(pair)
+        except DroppedError:
+            self._metrics.compare_dropped.labels(copy.question.route).inc()
+            return
+        if compared is not None:
+            times = _times(copy, answer if outcome == "ok" else None, total_ms)
+            self._compared(copy.reverse, _record(pair.kind, copy, compared, times))
 
     async def _ask(self, copy: Copy) -> tuple[Answer | None, str, bytes]:
         answer: Answer | None = None
@@ -127,42 +128,29 @@ class Mirror:
                 answer.close()
 
 
-def _score(kind: str, copy: Copy, second: tuple[bytes, str]) -> Comparison | None:
-    """Score the on-prem answer against the cloud's, whichever of them the caller got.
-
-    A missing on-prem answer gets the worst score, else the gate would reward failing; without a readable answer of the
-    cloud there is nothing to compare with (None).
-    """
-    first = (copy.answer, copy.content_type)
+def _pair(copy: Copy, second: tuple[bytes, str]) -> Pair:
+    first, envelope = (copy.answer, copy.content_type), copy.question.envelope
     cloud, onprem = (second, first) if copy.reverse else (first, second)
-    base = decoded(*cloud)
-    if base is None:
-        return None
-    candidate = decoded(*onprem)
-    return worst(kind) if candidate is None else compare_answers(kind, _request(copy.question), base, candidate)
+    request = envelope.body if envelope.media in JSON_TYPES else b""
+    return Pair(kind_of(copy.question.route, copy.workload), request, cloud, onprem)
 
 
-def _request(question: Question) -> dict[str, Any]:
-    try:
-        return parse_json(question.envelope.body)
-    except BadBodyError:
-        return {}  # multipart: the comparison of transcripts does not need the audio
-
-
-def _record(kind: str, copy: Copy, comparison: Comparison, answer: Answer | None, total_ms: float) -> dict[str, Any]:
+def _times(copy: Copy, answer: Answer | None, total_ms: float) -> dict[str, float | None]:
     """`answer`: the shadow's, None where there is none."""
     second = (round(total_ms, 1), round(answer.first_byte_ms, 1)) if answer else (None, None)
     first = (round(copy.total_ms, 1), round(copy.first_byte_ms, 1))
     cloud, onprem = (second, first) if copy.reverse else (first, second)
+    return {"cloud_ms": cloud[0], "onprem_ms": onprem[0], "onprem_first_byte_ms": onprem[1]}
+
+
+def _record(kind: str, copy: Copy, compared: Mapping[str, Any], times: Mapping[str, float | None]) -> dict[str, Any]:
     return {
         "t": round(time.time(), 3),
         "request_id": copy.question.request_id,
         "tenant": copy.tenant,
         "route": copy.question.route,
         "kind": kind,
-        "scores": {name: round(score, 6) for name, score in comparison.scores.items()},
-        "critical": list(comparison.critical),
-        "cloud_ms": cloud[0],
-        "onprem_ms": onprem[0],
-        "onprem_first_byte_ms": onprem[1],
+        "scores": compared["scores"],
+        "critical": compared["critical"],
+        **times,
     }

@@ -8,13 +8,14 @@ asked every `POLL_S`.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
-
-import aiohttp
+from urllib.parse import urlencode
 
 from .machine import Machine, machine_of
+from .outbound import Client
 
 POLL_S = 1.0
 TIMEOUT_S = 2.0
@@ -33,24 +34,20 @@ class PlacementFollower:
         self.away: frozenset[str] = frozenset()  # models whose engines start anew: not to be asked meanwhile
         self._tag, self._source = "", ""
 
-    async def follow(self, session: aiohttp.ClientSession, source: str) -> None:
+    async def follow(self, client: Client, source: str) -> None:
         """Ask once and wait as long as is right before the next question."""
-        await self.pull(session, source)
+        await self.pull(client, source)
         await asyncio.sleep(SHORTEST_S if self._tag and not self.problem else POLL_S)
 
-    async def pull(self, session: aiohttp.ClientSession, source: str) -> None:
+    async def pull(self, client: Client, source: str) -> None:
         """Ask once."""
         if source != self._source or self.problem:
             self._tag, self._source = "", source
-        held = {"after": self._tag, "wait": f"{HOLD_S:g}"} if self._tag else None
+        held = "?" + urlencode({"after": self._tag, "wait": f"{HOLD_S:g}"}) if self._tag else ""
         try:
-            async with (
-                asyncio.timeout(TIMEOUT_S + (HOLD_S if held else 0.0)),
-                session.get(source, params=held) as response,
-            ):
-                document = await response.json()
-                name = document["name"]
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+            document = json.loads(await client.get(source + held, TIMEOUT_S + (HOLD_S if held else 0.0)))
+            name = document["name"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self.problem = f"{source}: {type(error).__name__}"
             return
         if not isinstance(name, str):

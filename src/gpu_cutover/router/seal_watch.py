@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
-from aiohttp import web
 from prometheus_client import Gauge
 
 from ..guard.notify import notify
+from .inbound import Caller, Handler, Request
 from .metrics import PREFIX, Metrics
 from .self_test import SelfTest
 
 CANARY_EVERY_S = 1.0  # a flushed ruleset is noticed within it
 THOROUGH_EVERY_S = 60.0  # each target outside is tried
 RETRY_AFTER_S = 15
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON = "application/json"
+Health = Callable[[], tuple[str, bytes]]
 
 
 class SealWatch:
     """The last finding, and what follows from it. `problem` is "" while the process is sealed."""
 
-    def __init__(self, test: SelfTest, metrics: Metrics) -> None:
+    def __init__(self, test: SelfTest, metrics: Metrics, health: Health) -> None:
         self.problem = ""
-        self._test, self._metrics = test, metrics
+        self._test, self._metrics, self._health = test, metrics, health
         self._gauge = Gauge(
             f"{PREFIX}_sealed", "1 while the kernel keeps this router inside", registry=metrics.registry
         )
@@ -48,17 +49,22 @@ class SealWatch:
             print(f"gpu-cutover-router: {problem or 'sealed again'}", flush=True)
             notify(f"STATUS={'takes no requests: ' + problem if problem else 'sealed'}")
 
-    @web.middleware
-    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    def guarded(self, handler: Handler) -> Handler:
         """No request passes while the process is not sealed; `/health` says why, with a status that the edge heeds."""
-        if not self.problem or request.path == "/metrics":
-            return await handler(request)
-        if request.path != "/health":
-            self._metrics.turned_away.labels("unsealed").inc()
-            error = {"type": "unavailable", "message": "this tenant's router is not sealed at the moment"}
-            headers = {"retry-after": str(RETRY_AFTER_S)}
-            return web.json_response({"error": error}, status=503, headers=headers)
-        health = await handler(request)
-        told = json.loads(health.body)  # type: ignore[attr-defined]
-        told |= {"status": "unsealed", "problems": [*told["problems"], self.problem]}
-        return web.json_response(told, status=503)
+
+        async def guard(request: Request, caller: Caller) -> None:
+            if not self.problem or request.path == "/metrics":
+                await handler(request, caller)
+            elif request.path == "/health":
+                caller.answer(503, {"content-type": JSON}, self._unsealed())
+            else:
+                self._metrics.turned_away.labels("unsealed").inc()
+                error = {"type": "unavailable", "message": "this tenant's router is not sealed at the moment"}
+                headers = {"content-type": JSON, "retry-after": str(RETRY_AFTER_S)}
+                caller.answer(503, headers, json.dumps({"error": error}).encode())
+
+        return guard
+
+    def _unsealed(self) -> bytes:
+        told = json.loads(self._health()[1])
+        return json.dumps(told | {"status": "unsealed", "problems": [*told["problems"], self.problem]}).encode()

@@ -10,13 +10,11 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-from aiohttp.abc import AbstractResolver
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from . import body
@@ -24,15 +22,18 @@ from .admission import Admission, Refusal
 from .answers import EVENT_STREAM
 from .body import BadBodyError
 from .breaker import Breakers
+from .comparing import Comparer
 from .decide import Decision, Live, decide
 from .files import TableFile
+from .inbound import Caller, Request
 from .machine import Machine
 from .metrics import Metrics, Told
 from .mirror import Copy, Mirror
+from .outbound import Resolve, Take, addresses
 from .placement import POLL_S, PlacementFollower
 from .record import RecordLog
 from .table import ROUTES, Leg, Table
-from .upstream import Answer, Asker, Budgets, LegFailedError, Question, new_session
+from .upstream import JSON, Answer, Asker, Budgets, LegFailedError, Question, new_asker
 
 MAX_BODY_BYTES = 64 * 1024 * 1024  # the edge enforces the site's limit per route; this only bounds memory
 MAX_COPY_BYTES = 8 * 1024 * 1024
@@ -64,6 +65,31 @@ class Call:
     started: float  # perf_counter
 
 
+@dataclass(slots=True)
+class Kept:
+    """An answer on its way, kept for a shadow; of one that is too large nothing is kept."""
+
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, piece: bytes) -> None:
+        """A further piece."""
+        self.size += len(piece)
+        if self.size > MAX_COPY_BYTES:
+            self.pieces.clear()
+        else:
+            self.pieces.append(piece)
+
+    def before(self, write: Take) -> Take:
+        """Keep each piece, then write it."""
+
+        def both(piece: bytes) -> bool:
+            self.add(piece)
+            return write(piece)
+
+        return both
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One attempt that may be made, in order."""
@@ -87,12 +113,13 @@ class Router:
         budgets: Budgets | None = None,
         limits: Limits | None = None,
         chance: Callable[[], float] = random.random,
-        resolver: AbstractResolver | None = None,
+        resolve: Resolve = addresses,
+        comparer: Comparer | None = None,
     ) -> None:
         self.table = table
         self.pool = table.get().pool
         self.budgets, self._limits = budgets or Budgets(), limits or Limits()
-        self._chance, self._resolver = chance, resolver
+        self._chance, self._resolve, self._comparer = chance, resolve, comparer
         self.metrics = Metrics(self.pool)
         self.requests = RecordLog(log_dir / f"requests-{self.pool}.jsonl", key=log_key)
         self.comparisons = RecordLog(log_dir / f"comparisons-{self.pool}.jsonl", key=log_key)
@@ -106,21 +133,25 @@ class Router:
 
     # --- life -------------------------------------------------------------------------------------------------
 
-    def application(self) -> web.Application:
-        """The data plane: `POST /<route>`."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_post(f"/{{route:{'|'.join(ROUTES)}}}", self.handle)
-        app.router.add_post(f"/{{route:{'|'.join(ROUTES)}}}/{{rest:.*}}", self.handle)
-        app.router.add_get("/health", self.health)
-        app.cleanup_ctx.append(self._running)
-        return app
-
-    def metrics_application(self) -> web.Application:
-        """Metrics and health, on their own port."""
-        app = web.Application()
-        app.router.add_get("/metrics", self.expose)
-        app.router.add_get("/health", self.health)
-        return app
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """`handle` and `look_in` may be called inside."""
+        self.asker = new_asker(self.budgets, self._resolve)
+        comparer = self._comparer or Comparer()
+        self.mirror = Mirror(self.asker, comparer, self.metrics, self._shadowed, self._compared)
+        tasks = [asyncio.create_task(self._follow_placement()), asyncio.create_task(self._flush())]
+        try:
+            yield
+        finally:
+            await self.mirror.stop()
+            if comparer is not self._comparer:
+                await comparer.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.asker.close()
+            for log in self._logs:
+                log.close()
 
     def drain(self) -> None:
         """Serve what comes on open connections, and ask each caller to come back on a new one."""
@@ -130,25 +161,11 @@ class Router:
     def _logs(self) -> tuple[RecordLog, ...]:
         return (self.requests, self.comparisons, self.reverse)
 
-    async def _running(self, _app: web.Application) -> AsyncIterator[None]:
-        kept, fresh = (new_session(self.budgets, self._resolver, keep) for keep in (True, False))
-        self.asker = Asker(kept, fresh, self.budgets)
-        self.mirror = Mirror(self.asker, self.metrics, self._shadowed, self._compared)
-        tasks = [asyncio.create_task(self._follow_placement()), asyncio.create_task(self._flush())]
-        yield
-        await self.mirror.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self.asker.close()
-        for log in self._logs:
-            log.close()
-
     async def _follow_placement(self) -> None:
         while True:
             source = self.table.get().placement_source
             if source:
-                await self.placement.follow(self.asker.session, source)
+                await self.placement.follow(self.asker.client, source)
             else:
                 await asyncio.sleep(POLL_S)
 
@@ -160,53 +177,68 @@ class Router:
 
     # --- a request --------------------------------------------------------------------------------------------
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: Request, caller: Caller) -> None:
+        """The data plane: `POST /<route>`, and `GET /health`."""
+        route = request.path[1:].partition("/")[0]
+        if route in ROUTES and request.method == "POST":
+            await self._serve(request, caller, route)
+        elif request.path == "/health":
+            self._say(caller, *self.health())
+        else:
+            self._problem(caller, request, 405 if route in ROUTES else 404, "there is no such route")
+
+    async def _serve(self, request: Request, caller: Caller, route: str) -> None:
         """Serve one request of one tenant."""
         started = time.perf_counter()
-        tenant, size = request.headers.get("x-tenant", ""), request.content_length
-        if size is None:
-            return _problem(411, "content-length is required", request)
+        tenant, size = request.header(b"x-tenant"), request.length
+        if request.version != "1.1":  # a broken answer could not be told from a whole one
+            return self._problem(caller, request, 505, "HTTP/1.1 is required")
+        if size is None or b"content-length" not in request.headers:
+            return self._problem(caller, request, 411, "content-length is required")
         if size > MAX_BODY_BYTES:
-            return _problem(413, "the body is too large", request)
+            return self._problem(caller, request, 413, "the body is too large")
         refusal = self.admission.enter(tenant, size)
         if refusal:
-            return self._turned_away(request, tenant, refusal, started)
+            return self._turned_away(request, caller, route, tenant, refusal, started)
         try:
-            return await self._admitted(request, tenant, started)
+            await self._admitted(request, caller, route, tenant, started)
         except BadBodyError as error:
-            return _problem(400, str(error), request)
+            self._problem(caller, request, 400, str(error))
         except TimeoutError:
-            return _problem(408, "the request did not arrive in time", request)
+            self._problem(caller, request, 408, "the request did not arrive in time")
         finally:
             self.admission.leave(tenant, size)
 
-    async def _admitted(self, request: web.Request, tenant: str, started: float) -> web.StreamResponse:
-        content = await _read(request, self.budgets.read_s)
+    async def _admitted(self, request: Request, caller: Caller, route: str, tenant: str, started: float) -> None:
+        content = await caller.read(request, self.budgets.read_s)
         digest = hashlib.sha256(content) if len(content) < HASH_ASIDE_BYTES else await _digest_aside(content)
-        header = request.headers.get("content-type", "")
-        call = _call(request, tenant, body.read(content, header), started, digest.hexdigest())
+        envelope = body.read(content, request.header(b"content-type"))
+        call = _call(request, route, tenant, envelope, started, digest.hexdigest())
         table = self.table.get()
-        decision = decide(table, tenant, call.question.route, self.live(table))
+        decision = decide(table, tenant, route, self.live(table))
         call.state = decision.state
         if decision.leg is None:
             self._record(call, None, "refused", "refused", status=503)
-            return _problem(503, decision.sentence, request)
+            return self._problem(caller, request, 503, decision.sentence)
         for step in _steps(decision):
             try:
                 answer = await self._ask(table, call, step)
             except LegFailedError as failure:
                 if not step.last:
                     continue
-                return _problem(504 if failure.outcome == "timeout" else 503, "the model did not answer", request)
-            return await self._send(request, table, call, step, answer, decision)
+                status = 504 if failure.outcome == "timeout" else 503
+                return self._problem(caller, request, status, "the model did not answer")
+            return await self._send(caller, table, call, step, answer, decision)
         raise AssertionError("a decision with a leg has at least one step")
 
-    def _turned_away(self, request: web.Request, tenant: str, refusal: Refusal, started: float) -> web.Response:
+    def _turned_away(
+        self, request: Request, caller: Caller, route: str, tenant: str, refusal: Refusal, started: float
+    ) -> None:
         """Too much is under way: said before the body is read, and recorded."""
         self.metrics.turned_away.labels(refusal.reason).inc()
-        call = _call(request, tenant, body.Envelope(b"", "", 0), started, "")
+        call = _call(request, route, tenant, body.Envelope(b"", "", 0), started, "")
         self._record(call, None, "refused", "refused", status=refusal.status)
-        return _problem(refusal.status, refusal.sentence, request, retry_after_s=RETRY_WHEN_FULL_S)
+        self._problem(caller, request, refusal.status, refusal.sentence, retry_after_s=RETRY_WHEN_FULL_S)
 
     async def _ask(self, table: Table, call: Call, step: Step) -> Answer:
         budget = self.budgets.patience_s if step.last else table.fallback.first_byte_s
@@ -225,21 +257,19 @@ class Router:
             raise
 
     async def _send(
-        self, request: web.Request, table: Table, call: Call, step: Step, answer: Answer, decision: Decision
-    ) -> web.StreamResponse:
-        response = _response(call, step, answer)
+        self, caller: Caller, table: Table, call: Call, step: Step, answer: Answer, decision: Decision
+    ) -> None:
         shadow = self._shadow_leg(table, decision, step, answer)
-        kept: list[bytes] | None = [] if shadow else None
+        kept = Kept() if shadow else None
         outcome = "ok" if answer.status < 400 else "refused"
         try:
-            if self.draining:
-                response.force_close()
-            kept = await self._deliver(request, response, answer, kept)
+            await self._deliver(caller, call, step, answer, kept)
         except LegFailedError as failure:
             outcome = failure.outcome
-            await _break_off(request, response, answer, failure)
+            await _break_off(caller, answer, failure)
         except (ConnectionError, asyncio.CancelledError) as error:
             outcome = "client_gone"
+            caller.abort()
             if isinstance(error, asyncio.CancelledError):
                 raise
         finally:
@@ -247,42 +277,24 @@ class Router:
             if outcome != "client_gone":  # says nothing about the model
                 self._judge(table, step, ok=outcome not in ("error", "timeout"))
             self._record(call, step, step.why, outcome, answer=answer)
-        if shadow and kept and outcome == "ok":
-            self._offer(call, step, shadow, answer, b"".join(kept))
-        return response
+        if shadow and kept and kept.pieces and outcome == "ok":
+            self._offer(call, step, shadow, answer, b"".join(kept.pieces))
 
-    async def _deliver(
-        self, request: web.Request, response: web.StreamResponse, answer: Answer, kept: list[bytes] | None
-    ) -> list[bytes] | None:
-        """Head and body to the caller; a whole answer goes out with its head. Returns what is kept for a shadow."""
+    async def _deliver(self, caller: Caller, call: Call, step: Step, answer: Answer, kept: Kept | None) -> None:
+        """Head and body to the caller. Raises LegFailedError, ConnectionError."""
+        write_s, keeps = self.budgets.write_s, not self.draining
+        headers = _headers(call, step, answer)
         if answer.is_whole:
             answer.bytes_out = len(answer.first)
-            await response.prepare(request)
-            await self._taken(response.write_eof())
-            return kept if kept is None or len(answer.first) > MAX_COPY_BYTES else [answer.first]
-        await response.prepare(request)
-        kept = await self._relay(response, answer, kept)
-        await response.write_eof()
-        return kept
-
-    async def _relay(
-        self, response: web.StreamResponse, answer: Answer, kept: list[bytes] | None
-    ) -> list[bytes] | None:
-        async for chunk in answer.chunks():
-            await self._taken(response.write(chunk))
-            if kept is not None:
-                kept.append(chunk)
-                if answer.bytes_out > MAX_COPY_BYTES:
-                    kept = None
-        return kept
-
-    async def _taken(self, writing: Awaitable[None]) -> None:
-        """Wait until the caller took what is written. Raises ConnectionResetError when it takes nothing."""
-        try:
-            async with asyncio.timeout(self.budgets.write_s):
-                await writing
-        except TimeoutError as error:
-            raise ConnectionResetError("the caller takes nothing of its answer") from error
+            caller.answer(answer.status, headers, answer.first, keeps)
+            if kept:
+                kept.add(answer.first)
+        else:
+            caller.begin(answer.status, headers, answer.content_length, keeps)
+            write = kept.before(caller.write) if kept else caller.write
+            await answer.pour(write, lambda: caller.taken(write_s))
+            caller.end()
+        await caller.taken(write_s)
 
     # --- shadows ------------------------------------------------------------------------------------------------
 
@@ -373,27 +385,35 @@ class Router:
 
     # --- looking in ---------------------------------------------------------------------------------------------
 
-    async def health(self, _request: web.Request) -> web.Response:
+    async def look_in(self, request: Request, caller: Caller) -> None:
+        """Metrics and health, on their own port."""
+        if request.path == "/metrics":
+            self._say(caller, CONTENT_TYPE_LATEST, self.expose())
+        elif request.path == "/health":
+            self._say(caller, *self.health())
+        else:
+            self._problem(caller, request, 404, "there is nothing here")
+
+    def health(self) -> tuple[str, bytes]:
         """Alive, with everything that is not as it should be named in `problems`."""
         table = self.table.get()
         problems = [self.table.problem, self.placement.problem, *(log.problem for log in self._logs)]
-        return web.json_response(
-            {
-                "status": "ok",
-                "pool": self.pool,
-                "pid": os.getpid(),
-                "draining": self.draining,
-                "in_flight": self.admission.requests.used,
-                "table_version": table.version,
-                "placement": self.live(table).placement,
-                "placement_age_s": self.placement.age_s(),
-                "breakers_open": self.breakers.names_open(table.overrides),
-                "mirror_pending": self.mirror.pending,
-                "problems": [problem for problem in problems if problem],
-            }
-        )
+        told = {
+            "status": "ok",
+            "pool": self.pool,
+            "pid": os.getpid(),
+            "draining": self.draining,
+            "in_flight": self.admission.requests.used,
+            "table_version": table.version,
+            "placement": self.live(table).placement,
+            "placement_age_s": self.placement.age_s(),
+            "breakers_open": self.breakers.names_open(table.overrides),
+            "mirror_pending": self.mirror.pending,
+            "problems": [problem for problem in problems if problem],
+        }
+        return JSON, json.dumps(told).encode()
 
-    async def expose(self, _request: web.Request) -> web.Response:
+    def expose(self) -> bytes:
         """Prometheus metrics."""
         table = self.table.get()
         self.metrics.in_flight.set(self.admission.requests.used)
@@ -405,38 +425,43 @@ class Router:
         self.metrics.records_lost.set(self.requests.lost)
         age = self.placement.age_s()
         self.metrics.placement_age.set(float("inf") if age is None else age)
-        return web.Response(body=generate_latest(self.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+        return generate_latest(self.metrics.registry)
 
+    def _say(self, caller: Caller, media: str, content: bytes) -> None:
+        caller.answer(200, {"content-type": media}, content, not self.draining)
 
-async def _read(request: web.Request, patience_s: float) -> bytes:
-    """The request's body. Raises TimeoutError when the caller falls silent in the middle of it."""
-    pieces, size = [], 0
-    async with asyncio.timeout(patience_s) as patience:
-        while chunk := await request.content.readany():
-            pieces.append(chunk)
-            size += len(chunk)
-            patience.reschedule(asyncio.get_running_loop().time() + patience_s)
-    return b"".join(pieces)
+    def _problem(
+        self, caller: Caller, request: Request, status: int, sentence: str, retry_after_s: int = RETRY_AFTER_S
+    ) -> None:
+        headers = {"content-type": JSON}
+        request_id = _request_id(request)
+        if request_id:
+            headers["x-request-id"] = request_id
+        if status in (429, 503, 504):
+            headers["retry-after"] = str(retry_after_s)
+        kind = "invalid_request" if status < 500 and status != 429 else "unavailable"
+        content = json.dumps({"error": {"type": kind, "message": sentence}}).encode()
+        caller.answer(status, headers, content, not self.draining)
 
 
 async def _digest_aside(content: bytes) -> Any:
     return await asyncio.to_thread(hashlib.sha256, content)
 
 
-def _call(request: web.Request, tenant: str, envelope: body.Envelope, started: float, sha256: str) -> Call:
+def _call(request: Request, route: str, tenant: str, envelope: body.Envelope, started: float, sha256: str) -> Call:
     question = Question(
-        route=request.match_info["route"],
+        route=route,
         request_id=_request_id(request) or os.urandom(16).hex(),
         envelope=envelope,
-        content_type=request.headers.get("content-type", ""),
-        accept=request.headers.get("accept", "*/*"),
+        content_type=request.header(b"content-type"),
+        accept=request.header(b"accept", "*/*"),
     )
-    workload = request.headers.get("x-workload", "") or question.route
+    workload = request.header(b"x-workload") or route
     return Call(tenant, workload[:32], "off", question, sha256, started)
 
 
-def _request_id(request: web.Request) -> str:
-    given = request.headers.get("x-request-id", "")
+def _request_id(request: Request) -> str:
+    given = request.header(b"x-request-id")
     return given if _REQUEST_ID.fullmatch(given) else ""
 
 
@@ -460,7 +485,7 @@ def _leg_keys(step: Step | None, machine: Machine) -> dict[str, Any]:
     }
 
 
-def _response(call: Call, step: Step, answer: Answer) -> web.StreamResponse:
+def _headers(call: Call, step: Step, answer: Answer) -> dict[str, str]:
     """The answer's head: only what the caller may know; names and addresses inside the site stay inside."""
     headers = {
         "content-type": answer.content_type,
@@ -472,31 +497,14 @@ def _response(call: Call, step: Step, answer: Answer) -> web.StreamResponse:
         headers["cache-control"] = "no-cache"
     if answer.retry_after:
         headers["retry-after"] = answer.retry_after
-    if answer.is_whole:
-        return web.Response(status=answer.status, headers=headers, body=answer.first)
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    response.content_length = answer.content_length
-    return response
+    return headers
 
 
-async def _break_off(
-    request: web.Request, response: web.StreamResponse, answer: Answer, failure: LegFailedError
-) -> None:
+async def _break_off(caller: Caller, answer: Answer, failure: LegFailedError) -> None:
     """End a broken answer so that nobody takes it for a whole one: an error event in a stream, then no clean end."""
-    with contextlib.suppress(ConnectionError, TimeoutError):
-        if answer.content_type.startswith(EVENT_STREAM):
-            event = {"error": {"type": "stream_broken", "message": f"the answer is not complete: {failure}"}}
-            last = failure.good + b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n"
-            async with asyncio.timeout(BREAK_OFF_S):
-                await response.write(last)
-    if request.transport is not None:
-        request.transport.close()
-
-
-def _problem(status: int, sentence: str, request: web.Request, retry_after_s: int = RETRY_AFTER_S) -> web.Response:
-    request_id = _request_id(request)
-    headers = {"x-request-id": request_id} if request_id else {}
-    if status >= 500 or status == 429:
-        headers["retry-after"] = str(retry_after_s)
-    kind = "invalid_request" if status < 500 and status != 429 else "unavailable"
-    return web.json_response({"error": {"type": kind, "message": sentence}}, status=status, headers=headers)
+    if answer.content_type.startswith(EVENT_STREAM):
+        event = {"error": {"type": "stream_broken", "message": f"the answer is not complete: {failure}"}}
+        caller.write(failure.good + b"event: error\ndata: " + json.dumps(event).encode() + b"\n\n")
+        with contextlib.suppress(ConnectionError):
+            await caller.taken(BREAK_OFF_S)
+    caller.break_off()

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+import uvloop
 
 from ..errors import EXIT_DONE, EXIT_HOLD
 from ..guard.notify import notify
 from . import handover
 from .files import TableFile
+from .inbound import Handler, Listener
 from .main import COMING
 from .seal_watch import SealWatch
 from .self_test import SelfTest
@@ -30,7 +33,6 @@ LINGER_S = 5.0  # a process without a parent serves on for this long: a successo
 SUCCESSOR_S = 60.0  # where one has started: for this long, until it is ready
 LAST_BYTES_S = 2.0
 BIND_S = 5.0
-TURNS = 3  # of the event loop
 BACKLOG = 1024
 
 
@@ -45,8 +47,9 @@ def run(table: TableFile, arguments: argparse.Namespace, seal: SelfTest | None =
         return EXIT_HOLD
     limits = Limits(arguments.max_in_flight, arguments.max_body_mib * 1024 * 1024)
     router = Router(table, arguments.log_dir, arguments.log_key, limits=limits)
-    watch = SealWatch(seal, router.metrics) if seal else None
-    asyncio.run(Serving(router, arguments, watch).run())
+    watch = SealWatch(seal, router.metrics, router.health) if seal else None
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Serving(router, arguments, watch).run())
     return EXIT_DONE
 
 
@@ -57,8 +60,7 @@ class Serving:
         self._router, self._arguments, self._watch = router, arguments, watch
         self._told = asyncio.Event()  # SIGTERM: stop now
         self._orphaned = asyncio.Event()  # the parent is gone: a successor may be on its way
-        self._sites: list[web.SockSite] = []
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[Listener] = []
         self._own_mark = _mark(arguments)  # my parent's, until a successor's begins
 
     async def run(self) -> None:
@@ -66,34 +68,29 @@ class Serving:
         self._listen_for_the_end()
         inherited = self._inherited()
         sockets = inherited.sockets if inherited else [await _bound(place) for place in self._places()]
-        applications = (self._router.application(), self._router.metrics_application())
-        looking = None
-        if self._watch:
-            looking = asyncio.create_task(self._watch.run())
-            for application in applications:
-                application.middlewares.append(self._watch.guard)
-        data = web.AppRunner(
-            applications[0],
-            handler_cancellation=True,
-            shutdown_timeout=LAST_BYTES_S,
-            access_log=None,
-            keepalive_timeout=75,
-        )
-        metrics = web.AppRunner(applications[1], shutdown_timeout=1, access_log=None)
-        await data.setup()
-        await metrics.setup()
-        if inherited:
-            await asyncio.to_thread(inherited.take)
-        self._listeners = sockets
-        for runner, listener in zip((data, metrics), sockets, strict=True):
-            self._sites.append(web.SockSite(runner, listener, backlog=BACKLOG))
-            await self._sites[-1].start()
-        notify("READY=1")
-        await self._until_the_end(sockets)
-        await data.cleanup()
-        await metrics.cleanup()
-        if looking:
-            looking.cancel()
+        async with self._router.running(), self._looking():
+            if inherited:
+                await asyncio.to_thread(inherited.take)
+            handlers: list[Handler] = [self._router.handle, self._router.look_in]
+            if self._watch:
+                handlers = [self._watch.guarded(handler) for handler in handlers]
+            self._listeners = [Listener(handler, one) for handler, one in zip(handlers, sockets, strict=True)]
+            for listener in self._listeners:
+                listener.start()
+            notify("READY=1")
+            await self._until_the_end(sockets)
+            for listener in self._listeners:
+                await listener.close(LAST_BYTES_S)
+
+    @contextlib.asynccontextmanager
+    async def _looking(self) -> AsyncIterator[None]:
+        """The seal is watched inside, where there is one."""
+        looking = asyncio.create_task(self._watch.run()) if self._watch else None
+        try:
+            yield
+        finally:
+            if looking:
+                looking.cancel()
 
     def _listen_for_the_end(self) -> None:
         loop = asyncio.get_running_loop()
@@ -149,12 +146,7 @@ class Serving:
         """Accept nothing more; what came already is served."""
         self._router.drain()
         for listener in self._listeners:
-            asyncio.get_running_loop().remove_reader(listener)
-        # asyncio resets a connection that it accepted in the very turn in which its server closes: let these begin.
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        for site in self._sites:
-            await site.stop()
+            listener.stop()
 
     async def _drained(self, handed_over: bool) -> None:
         began = time.monotonic()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import InputError
 
@@ -33,8 +33,7 @@ class Leg:
     gpu_uuids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Tenant:
+class Tenant(NamedTuple):
     """A tenant's policy, the state of each of its routes, and when one of them last changed (ISO 8601; "": never).
 
     `synthetic`: its requests are drills, no clinic's.
@@ -188,32 +187,26 @@ def _leg(node: _Node) -> Leg:
 def _tenants(node: _Node, pool: str) -> dict[str, Tenant]:
     """All tenants. Ten thousand are read while requests wait, so what is like one already read is not read again."""
     known: dict[str, Tenant] = {}
-    alike: dict[Hashable, Tenant] = {}
+    alike: dict[Hashable, Tenant] = {}  # by all that a plain tenant says, but when it last changed
     for name, raw in node.mapping.items():
-        shape = _shape(raw)
-        tenant = alike.get(shape) if shape else None
+        try:
+            routes, changed = raw["routes"], raw.get("changed")
+            plain = len(raw) == 2 if changed is None else len(raw) == 3 and isinstance(changed, str)
+            shape = (raw["policy"], tuple(routes), tuple(routes.values())) if plain else None
+            tenant = alike.get(shape)
+        except (AttributeError, KeyError, TypeError):
+            shape = tenant = None
         if tenant is None:
-            tenant = _tenant(node.node(name), pool)
-            alike[shape] = tenant
-        known[name] = tenant
+            tenant = known[name] = _tenant(node.node(name), pool)
+            if shape:
+                alike[shape] = tenant._replace(changed="")
+        else:
+            known[name] = Tenant(tenant.policy, tenant.routes, changed) if changed else tenant
     return known
 
 
-def _shape(raw: Any) -> Hashable:
-    """All that a plain tenant says, to be compared; None of one that says something else."""
-    try:
-        policy, routes, changed = raw["policy"], raw["routes"], raw.get("changed")
-        if len(raw) != (2 if changed is None else 3):
-            return None
-        shape = (policy, changed, *routes.items())
-        hash(shape)
-    except (AttributeError, KeyError, TypeError):
-        return None
-    return shape
-
-
 def _tenant(node: _Node, pool: str) -> Tenant:
-    node.only(set(Tenant.__slots__))
+    node.only(set(Tenant._fields))
     policy = node.choice("policy", POLICIES)
     if policy == "sensitive" and pool == "hybrid":
         node.wrong(

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-
-import aiohttp
-from aiohttp.abc import AbstractResolver
 
 from .answers import (
     EVENT_STREAM,
@@ -21,15 +18,13 @@ from .answers import (
     check_whole,
 )
 from .body import Envelope
+from .outbound import Client, Exchange, Resolve, Take, head, place
 from .table import Leg
 
 # Engines (uvicorn) drop idle connections after 5 s; reusing one at that moment would look like a failed engine.
 KEEPALIVE_S = 3.0
-STALE_S = 0.25  # a connection that breaks later broke under the question: that is a failure of the leg
 # A whole answer up to this size is held back until it is known to be one; a larger one is passed on as it comes.
 WHOLE_BYTES = 8 * 1024 * 1024
-# Larger bodies are written piece by piece, so that one of them does not hold up everybody else's bytes.
-PIECE_BYTES = 256 * 1024
 END_GRACE_S = 0.1  # after the end mark, for the connection's own end: then it can be used again
 SHADOW = {"x-shadow": "1"}
 JSON = "application/json"
@@ -70,7 +65,7 @@ class Question:
 
 
 class Answer:
-    """An answer that has begun (its first token is here). Iterate `chunks()` once, then `close()`."""
+    """An answer that has begun (its first token is here). `pour` it once, then `close()`."""
 
     def __init__(self, status: int, media: str, first: bytes, first_byte_ms: float, length: int | None = None) -> None:
         self.status, self.content_type, self.content_length = status, media, length
@@ -90,30 +85,45 @@ class Answer:
         """Is all of it here already?"""
         return self._source is None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes of the answer, of a stream only whole events. Raises LegFailedError when it breaks off."""
+    async def pour(self, write: Take, taken: Callable[[], Awaitable[None]]) -> None:
+        """Give every piece to `write`, of a stream only whole events; where that says False, go on after `taken`.
+
+        Raises LegFailedError when the answer breaks off, and what `taken` raises.
+        """
         self.bytes_out = len(self.first)
-        yield self.first
+        if not write(self.first):
+            await taken()
         if self._source is None:
             return
-        more = self._events_left(self._source, self._events) if self._events else self._bytes_left(self._source)
-        async for chunk in more:
-            self.bytes_out += len(chunk)
-            yield chunk
+        if self._events:
+            await self._pour_events(self._source, self._events, write, taken)
+        else:
+            await self._pour_bytes(self._source, write, taken)
 
-    async def _events_left(self, source: _Source, events: EventStream) -> AsyncIterator[bytes]:
+    async def _pour_events(
+        self, source: _Source, events: EventStream, write: Take, taken: Callable[[], Awaitable[None]]
+    ) -> None:
+        def passed_on(good: bytes) -> bool:
+            self.bytes_out += len(good)
+            return write(good)
+
         while not events.done:
-            chunk = await source.next_events(events)
-            if chunk:
-                yield chunk
+            await source.events(events, passed_on)
+            await taken()
         self.tokens = events.tokens
-        await source.settle()
+        source.finish()
 
-    async def _bytes_left(self, source: _Source) -> AsyncIterator[bytes]:
+    async def _pour_bytes(self, source: _Source, write: Take, taken: Callable[[], Awaitable[None]]) -> None:
         tail = self.first
-        while chunk := await source.next():
-            tail = chunk
-            yield chunk
+
+        def passed_on(piece: bytes) -> bool:
+            nonlocal tail
+            tail = piece
+            self.bytes_out += len(piece)
+            return write(piece)
+
+        while not await source.pieces(passed_on):
+            await taken()
         try:
             check_end(self.content_type, tail)
         except UnusableAnswerError as error:
@@ -121,87 +131,93 @@ class Answer:
 
     async def whole(self) -> bytes:
         """The complete answer. Raises LegFailedError."""
-        return b"".join([chunk async for chunk in self.chunks()])
+        if self._source is None:
+            self.bytes_out = len(self.first)
+            return self.first
+        pieces: list[bytes] = []
+
+        def keep(piece: bytes) -> bool:
+            pieces.append(piece)
+            return True
+
+        await self.pour(keep, _at_once)
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Let go of the connection; an unfinished answer is aborted, which stops the engine's work on it."""
         if self._source is not None:
-            self._source.response.close()
+            self._source.exchange.close()
+
+
+async def _at_once() -> None:
+    """Whoever keeps everything never has to be waited for."""
 
 
 @dataclass(slots=True)
 class _Source:
     """What is still to come of an answer, read with a bound on silence."""
 
-    response: aiohttp.ClientResponse
+    exchange: Exchange
     stall_s: float
-    _spoke: float = 0.0  # loop time of the last event that said something
+    loop: asyncio.AbstractEventLoop
 
-    async def next(self) -> bytes:
-        """The next bytes, b'' at the end. Raises LegFailedError."""
-        return await self._read(asyncio.get_running_loop().time() + self.stall_s)
+    async def pieces(self, take: Take) -> bool:
+        """Every further piece to `take`. True at the end, False where it wants no more now. Raises LegFailedError."""
+        exchange, loop, stall_s = self.exchange, self.loop, self.stall_s
 
-    async def next_events(self, events: EventStream) -> bytes:
-        """The next whole events. Comments keep a connection open but do not count as a sign of life."""
-        self._spoke = self._spoke or asyncio.get_running_loop().time()
-        chunk = await self._read(self._spoke + self.stall_s)
+        def taken(piece: bytes) -> bool:
+            exchange.limit(loop.time() + stall_s)
+            return take(piece)
+
+        exchange.limit(loop.time() + stall_s)
+        return await self._fed(taken)
+
+    async def events(self, events: EventStream, take: Take) -> None:
+        """Whole events to `take`, until it wants no more for now or the stream is done. Raises LegFailedError.
+
+        Comments keep a connection open but do not count as a sign of life.
+        """
+        exchange, loop, stall_s = self.exchange, self.loop, self.stall_s
+
+        def taken(piece: bytes) -> bool:
+            good = events.feed(piece)
+            if not good:
+                return True
+            if not good.startswith(b":"):
+                exchange.limit(loop.time() + stall_s)
+            return take(good) and not events.done
+
+        exchange.limit(loop.time() + stall_s)
         try:
-            if not chunk:
+            if await self._fed(taken):
                 events.end()
-            good = events.feed(chunk)
         except UnusableAnswerError as error:
-            raise LegFailedError("error", str(error), self.response.status, error.good) from error
-        if good and not good.startswith(b":"):
-            self._spoke = asyncio.get_running_loop().time()
-        return good
+            raise LegFailedError("error", str(error), exchange.status, error.good) from error
 
-    async def settle(self) -> None:
-        """Everything is said; wait a moment for the connection's own end."""
-        try:
-            async with asyncio.timeout(END_GRACE_S):
-                while await self.response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError, OSError):
-            pass  # the answer was complete before
+    def finish(self) -> None:
+        """Everything is said."""
+        self.exchange.finish(END_GRACE_S)
 
-    async def _read(self, until: float) -> bytes:
-        content = self.response.content
+    async def _fed(self, take: Take) -> bool:
         try:
-            async with asyncio.timeout_at(until):
-                return await content.readany()
+            return await self.exchange.feed(take)
         except TimeoutError as error:
             sentence = f"silent for {self.stall_s:g} s in the middle of its answer"
-            raise LegFailedError("timeout", sentence, self.response.status) from error
-        except (aiohttp.ClientError, OSError) as error:
-            sentence = "broke off in the middle of its answer"
-            raise LegFailedError("error", sentence, self.response.status) from error
-
-
-def new_session(budgets: Budgets, resolver: AbstractResolver | None, keep: bool) -> aiohttp.ClientSession:
-    """A client: no cookies, no proxies from the environment. `keep`: connections are kept for the next question."""
-    connector = (
-        aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S, resolver=resolver)
-        if keep
-        else aiohttp.TCPConnector(limit=0, force_close=True, resolver=resolver)
-    )
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=budgets.connect_s, sock_read=None)
-    return aiohttp.ClientSession(
-        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-    )
+            raise LegFailedError("timeout", sentence, self.exchange.status) from error
+        except OSError as error:
+            raise LegFailedError("error", "broke off in the middle of its answer", self.exchange.status) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Puts questions to legs. `fresh` never uses a connection twice."""
+    """Puts questions to legs."""
 
-    session: aiohttp.ClientSession
-    fresh: aiohttp.ClientSession
+    client: Client
     budgets: Budgets
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of all connections."""
-        await self.session.close()
-        await self.fresh.close()
+        self.client.close()
 
     async def ask(
         self, leg: Leg, question: Question, budget_s: float, onprem: bool, headers: Mapping[str, str] | None = None
@@ -212,107 +228,118 @@ class Asker:
         """
         streamed = question.envelope.as_stream(question.route, leg.model) if onprem else None
         body = streamed or question.envelope.with_model(leg.model)
-        started = time.perf_counter()
-        response: aiohttp.ClientResponse | None = None
+        loop, began = asyncio.get_running_loop(), time.perf_counter()
+        exchange: Exchange | None = None
         try:
-            async with asyncio.timeout(budget_s):
-                response = await self._post(leg, question, body, headers or {})
-                first, events = await _first(response, folding=streamed is not None)
-            first_byte_ms = (time.perf_counter() - started) * 1000
-            source = _Source(response, self.budgets.stall_s)
+            where = place(leg.url + leg.path)
+            request = head("POST", where, _headers(question, headers), len(body))
+            exchange = await self.client.ask(where.origin, request, body, loop.time() + budget_s)
+            first, events = await _first(exchange, folding=streamed is not None)
+            first_byte_ms = (time.perf_counter() - began) * 1000
+            source = _Source(exchange, self.budgets.stall_s, loop)
             return await _answer(question.route, source, events, first, first_byte_ms)
         except RefusedAnswerError as refusal:
-            _close(response)
-            return Answer(refusal.status, JSON, refusal.body, (time.perf_counter() - started) * 1000)
-        except (UnusableAnswerError, aiohttp.ClientError, OSError, ValueError) as error:
-            _close(response)
-            raise _failure(error, budget_s, response) from error
+            _close(exchange)
+            return Answer(refusal.status, JSON, refusal.body, (time.perf_counter() - began) * 1000)
+        except (UnusableAnswerError, OSError, ValueError) as error:
+            _close(exchange)
+            raise _failure(error, budget_s, exchange) from error
         except BaseException:
-            _close(response)
+            _close(exchange)
             raise
 
-    async def _post(
-        self, leg: Leg, question: Question, body: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
-        sent = {
-            "content-type": question.content_type,
-            "accept": question.accept,
-            "accept-encoding": "identity",
-            "x-request-id": question.request_id,
-            **headers,
-        }
-        if len(body) > PIECE_BYTES:
-            sent["content-length"] = str(len(body))
-        began = time.monotonic()
-        try:
-            return await self._sent(self.session, leg, body, sent)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            # A kept connection that the server closed at this very moment: it never saw the question.
-            if time.monotonic() - began > STALE_S:
-                raise
-            return await self._sent(self.fresh, leg, body, sent)
 
-    async def _sent(
-        self, session: aiohttp.ClientSession, leg: Leg, body: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
-        data = _pieces(body) if len(body) > PIECE_BYTES else body
-        return await session.post(leg.url + leg.path, data=data, headers=headers, allow_redirects=False)
+def new_asker(budgets: Budgets, resolve: Resolve) -> Asker:
+    """One with connections of its own."""
+    return Asker(Client(budgets.connect_s, KEEPALIVE_S, resolve), budgets)
 
 
-async def _first(response: aiohttp.ClientResponse, folding: bool) -> tuple[bytes, EventStream | None]:
-    """The bytes up to and with the first token. Raises LegFailedError, UnusableAnswerError."""
-    status = response.status
+def _headers(question: Question, more: Mapping[str, str] | None) -> dict[str, str]:
+    headers = {
+        "content-type": question.content_type,
+        "accept": question.accept,
+        "accept-encoding": "identity",
+        "x-request-id": question.request_id,
+    }
+    return {**headers, **more} if more else headers
+
+
+async def _first(exchange: Exchange, folding: bool) -> tuple[bytes, EventStream | None]:
+    """The bytes up to and with the first token. Raises LegFailedError, UnusableAnswerError, OSError."""
+    status = exchange.status
     if status >= 500 or 300 <= status < 400:
         raise LegFailedError("error", f"answered {status}", status)
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if exchange.header(b"content-encoding") not in ("", "identity"):
         raise LegFailedError("error", "answered compressed, which was not asked for", status)
-    if status != 200 or not _media(response).startswith(EVENT_STREAM):
-        first = await response.content.readany()
-        if not first and status < 400:
+    held: list[bytes] = []
+
+    def one(piece: bytes) -> bool:
+        held.append(piece)
+        return False
+
+    if status != 200 or not _media(exchange).startswith(EVENT_STREAM):
+        if await exchange.feed(one) and status < 400:
             raise LegFailedError("error", f"answered {status} with nothing in it", status)
-        return first, None
-    events, held = EventStream(Fold() if folding else None), b""
-    while not events.began:
-        chunk = await response.content.readany()
-        if not chunk:
-            events.end()
-        held += events.feed(chunk)
-    return held, events
+        return b"".join(held), None
+    events = EventStream(Fold() if folding else None)
+
+    def until_it_began(piece: bytes) -> bool:
+        held.append(events.feed(piece))
+        return not events.began
+
+    if await exchange.feed(until_it_began) and not events.began:
+        events.end()
+    return b"".join(held), events
 
 
 async def _answer(route: str, source: _Source, events: EventStream | None, first: bytes, first_ms: float) -> Answer:
     """What may be handed to the caller now. Raises LegFailedError, UnusableAnswerError."""
-    response, media = source.response, _media(source.response)
+    exchange, media = source.exchange, _media(source.exchange)
     if events and events.folding:
         return await _folded(source, events, events.folding, len(first), first_ms)
     if events:
         answer = Answer(200, media, first, first_ms)
         answer.follow(source, events)
         return answer
-    if response.status >= 400:
+    if exchange.status >= 400:
         return await _refusal(source, first, first_ms)
-    pieces, size = [first], len(first)
-    while size <= WHOLE_BYTES and (chunk := await source.next()):
-        pieces.append(chunk)
-        size += len(chunk)
+    pieces = [first]
+    ended = await _collect(source, pieces)
     body = b"".join(pieces)
-    if size > WHOLE_BYTES:
-        answer = Answer(response.status, media, body, first_ms, response.content_length)
+    if not ended:
+        length = exchange.header(b"content-length")
+        answer = Answer(exchange.status, media, body, first_ms, int(length) if length else None)
         answer.follow(source, None)
         return answer
-    answer = Answer(response.status, media, body, first_ms, size)
+    answer = Answer(exchange.status, media, body, first_ms, len(body))
     answer.tokens = check_whole(route, media, body)
     return answer
 
 
+async def _collect(source: _Source, pieces: list[bytes]) -> bool:
+    """Add what is still to come, up to `WHOLE_BYTES` together. True when that is all of it. Raises LegFailedError."""
+    size = sum(map(len, pieces))
+
+    def keep(piece: bytes) -> bool:
+        nonlocal size
+        pieces.append(piece)
+        size += len(piece)
+        return size <= WHOLE_BYTES
+
+    return size <= WHOLE_BYTES and await source.pieces(keep)
+
+
 async def _folded(source: _Source, events: EventStream, folding: Fold, size: int, first_ms: float) -> Answer:
-    while not events.done:
-        size += len(await source.next_events(events))
-        if size > WHOLE_BYTES:
-            raise LegFailedError("error", "its stream has no end", 200)
-    await source.settle()
+    def count(good: bytes) -> bool:
+        nonlocal size
+        size += len(good)
+        return size <= WHOLE_BYTES
+
+    if not events.done:
+        await source.events(events, count)
+    if not events.done:
+        raise LegFailedError("error", "its stream has no end", 200)
+    source.finish()
     body = json.dumps(folding.whole()).encode()
     answer = Answer(200, JSON, body, first_ms, len(body))
     answer.tokens = events.tokens
@@ -321,38 +348,30 @@ async def _folded(source: _Source, events: EventStream, folding: Fold, size: int
 
 async def _refusal(source: _Source, first: bytes, first_ms: float) -> Answer:
     """A 4xx is the answer, also where its words got lost on the way."""
-    response, media = source.response, _media(source.response)
-    pieces, size = [first], len(first)
+    exchange, media = source.exchange, _media(source.exchange)
+    pieces = [first]
     try:
-        while size <= WHOLE_BYTES and (chunk := await source.next()):
-            pieces.append(chunk)
-            size += len(chunk)
+        await _collect(source, pieces)
     except LegFailedError:
         pieces, media = [b'{"error": {"type": "invalid_request", "message": "the model refused the request"}}'], JSON
     body = b"".join(pieces)
-    response.close()
-    answer = Answer(response.status, media, body, first_ms, len(body))
-    answer.retry_after = response.headers.get("retry-after", "")
+    exchange.close()
+    answer = Answer(exchange.status, media, body, first_ms, len(body))
+    answer.retry_after = exchange.header(b"retry-after")
     return answer
 
 
-async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
-    view = memoryview(body)
-    for start in range(0, len(body), PIECE_BYTES):
-        yield view[start : start + PIECE_BYTES]
+def _media(exchange: Exchange) -> str:
+    return exchange.header(b"content-type") or "application/octet-stream"
 
 
-def _media(response: aiohttp.ClientResponse) -> str:
-    return response.headers.get("content-type", "application/octet-stream")
+def _close(exchange: Exchange | None) -> None:
+    if exchange is not None:
+        exchange.close()
 
 
-def _close(response: aiohttp.ClientResponse | None) -> None:
-    if response is not None:
-        response.close()
-
-
-def _failure(error: Exception, budget_s: float, response: aiohttp.ClientResponse | None) -> LegFailedError:
-    status = response.status if response is not None else 0
+def _failure(error: Exception, budget_s: float, exchange: Exchange | None) -> LegFailedError:
+    status = exchange.status if exchange is not None else 0
     if isinstance(error, UnusableAnswerError):
         return LegFailedError("error", str(error), status)
     if isinstance(error, TimeoutError):

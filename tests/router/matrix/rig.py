@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gpu_cutover.router import mirror, upstream
+from gpu_cutover.router.comparing import Comparer, Pair
 from gpu_cutover.router.files import TableFile
+from gpu_cutover.router.inbound import Listener
 from gpu_cutover.router.server import Router
 from gpu_cutover.router.table import Table, Tenant, parse_table
 from gpu_cutover.router.upstream import Budgets
@@ -82,14 +82,11 @@ class Outcome:
     leaks: list[str]
 
 
-class Nowhere(AbstractResolver):
-    """A resolver that knows no name, as the system's says it."""
-
-    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
+async def addresses(host: str) -> list[str]:
+    """Of loopback only; any other name is unknown, as the system says it."""
+    if host != "127.0.0.1":
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    async def close(self) -> None:
-        pass
+    return [host]
 
 
 class Forged:
@@ -107,8 +104,8 @@ class Forged:
 class Site:
     """The cloud and the engine as the routers of one policy see them, and these routers."""
 
-    def __init__(self, policy: str, directory: Path) -> None:
-        self.policy, self.directory = policy, directory
+    def __init__(self, policy: str, directory: Path, comparer: Comparer) -> None:
+        self.policy, self.directory, self.comparer = policy, directory, comparer
         self.cloud, self.onprem = Faulty("cloud"), Faulty("onprem")
         self.routers: dict[str, tuple[Router, str]] = {}
         self._stack = contextlib.AsyncExitStack()
@@ -132,13 +129,14 @@ class Site:
                 self._table(directory, dead, forged, patient),
                 directory,
                 budgets=PATIENT if patient else BUDGETS,
-                resolver=Nowhere(),  # type: ignore[arg-type]
+                resolve=addresses,
+                comparer=self.comparer,
             )
-            runner = web.AppRunner(made.application(), handler_cancellation=True, shutdown_timeout=1, access_log=None)
-            await runner.setup()
-            self._stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            self.routers[name] = (made, f"http://127.0.0.1:{runner.addresses[0][1]}")
+            await self._stack.enter_async_context(made.running())
+            listener = Listener(made.handle, socket.create_server(("127.0.0.1", 0)))
+            listener.start()
+            self._stack.push_async_callback(listener.close, 1)
+            self.routers[name] = (made, f"http://127.0.0.1:{listener.address[1]}")
         return self.routers[name][1]
 
     def _table(self, directory: Path, dead: dict[str, str], forged: bool, patient: bool) -> TableFile | Forged:
@@ -189,8 +187,11 @@ class Rig:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Rig]:
         async with contextlib.AsyncExitStack() as stack:
+            comparer = Comparer()  # one for all, and there before descriptors are counted
+            stack.push_async_callback(comparer.stop)
+            await comparer.compare(Pair("text", b"{}", (b"{}", "application/json"), (b"{}", "application/json")))
             for policy in ("standard", "sensitive", "cloud_only", "unknown"):
-                self.sites[policy] = await stack.enter_async_context(Site(policy, self.directory))
+                self.sites[policy] = await stack.enter_async_context(Site(policy, self.directory, comparer))
             untrusted = await stack.enter_async_context(Faulty("untrusted").running(_own_tls(self.directory)))
             closed = stack.enter_context(socket.socket())
             closed.bind(("127.0.0.1", 0))

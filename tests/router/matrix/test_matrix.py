@@ -14,6 +14,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import uvloop
 
 from gpu_cutover.errors import InputError
 from gpu_cutover.router.table import parse_table
@@ -60,7 +61,7 @@ TIMEOUTS = {"silent", "slow_headers", "stalled"}
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[asyncio.AbstractEventLoop, Rig]]:
     """One event loop in a thread of its own, for all cells that this process runs."""
     patch = small_pools()
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="matrix")
     thread.start()
     made = Rig(tmp_path_factory.mktemp("matrix"))
