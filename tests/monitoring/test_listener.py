@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mail_server import mail_server
 from monitor import get, post
 
 from gpu_cutover.monitoring import heard
-from gpu_cutover.monitoring.listener import Listener, armed_by, handler
+from gpu_cutover.monitoring.listener import Listener, armed_by, by_mail, handler
 
 
 def message(name: str, status: str = "firing") -> dict[str, Any]:
@@ -135,3 +136,18 @@ def test_only_what_came_since_is_told(tmp_path: Path) -> None:
     assert [notice["alert"] for notice in made.told(1004.0, 1006.0)["notices"]] == ["EngineDown"]
     lines = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
     assert [line["alert"] for line in lines] == ["SealBroken", "EngineDown"]
+
+
+def test_a_silent_monitor_is_mailed_over_a_connection_that_is_encrypted_and_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with mail_server(tmp_path) as server:
+        send = by_mail(f"localhost:{server.port}", "monitor@clinic.test", "on-call@clinic.test")
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            send(heard.own_alarm("gw1", "firing", 301.0, 300.0))
+        assert server.mails == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(server.certificate))
+        send(heard.own_alarm("gw1", "firing", 301.0, 300.0))
+    (mail,) = server.mails
+    assert "Subject: [firing] MonitorSilent gw1" in mail
+    assert "The monitor has been silent for 301 s" in mail

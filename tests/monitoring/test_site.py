@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from gpu_cutover.evidence.ledger import Ledger
 from gpu_cutover.monitoring import gates
+from gpu_cutover.monitoring.settings import Settings
 from gpu_cutover.planning.derive import derive
 from gpu_cutover.site.load import load_site
 from gpu_cutover.site.model import Monitoring
@@ -32,16 +34,8 @@ def filters() -> Any:
 
 
 def settings(site: str) -> dict[str, Any]:
-    """As playbooks/group_vars/all/monitoring.yml and the role's vars wire them."""
-    plan = derive(load_site(ROOT / "inventory" / site))
-    return {
-        "interval_s": plan["monitoring"]["scrape_interval_s"],
-        "page": plan["monitoring"]["page"],
-        "first_token_s": 2.0,
-        "margin_celsius": 5.0,
-        "targets": {target["name"]: target["accepted"] for target in plan["targets"]},
-        "jobs": [scrape["job"] for scrape in plan["monitoring"]["scrapes"]],
-    }
+    """As the role's variables."""
+    return asdict(Settings.of_plan(derive(load_site(ROOT / "inventory" / site))))
 
 
 def test_ways_to_people_and_what_else_stands_there_are_optional() -> None:
@@ -79,6 +73,14 @@ def test_every_site_of_the_project_gets_rules_routes_and_dashboards(site: str) -
     ways = {"listeners": ["http://10.0.0.1:9405/alerts"], "heartbeat_s": made["monitoring_heartbeat_s"](given)}
     routed = yaml.safe_load(made["monitoring_alertmanager"]({**ways, "webhook": "", "mail": {}}))
     assert {receiver["name"] for receiver in routed["receivers"]} == {"watchdog", "page", "ticket"}
+
+
+def test_the_playbooks_wire_the_same_as_a_plan_gives() -> None:
+    wired = yaml.safe_load((ROOT / "playbooks" / "group_vars" / "all" / "monitoring.yml").read_text())
+    assert "site.gates.thermal_margin_min_celsius" in wired["monitoring_margin_celsius"]
+    assert "soap_first_token_p95_s" in wired["monitoring_first_token_s"]
+    assert "site.monitoring.scrape_interval_s" in wired["monitoring_interval_s"]
+    assert "'accepted'" in wired["monitoring_targets"]
 
 
 def test_the_last_verdict_of_each_day_is_told_with_its_time(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import email.message
 import json
 import os
 import smtplib
+import ssl
 import sys
 import threading
 import time
@@ -215,7 +216,7 @@ def by_mail(smarthost: str, sender: str, to: str) -> Way:
         mail["Subject"] = f"[{message['status']}] MonitorSilent {message['receiver']}"
         mail.set_content(json.dumps(message["alerts"], indent=2))
         with smtplib.SMTP(host, int(port), timeout=PATIENCE_S) as server:
-            server.starttls()
+            server.starttls(context=ssl.create_default_context())
             server.send_message(mail)
 
     return send

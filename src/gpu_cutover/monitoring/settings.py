@@ -33,6 +33,20 @@ class Settings:
             jobs=tuple(sorted({*OWN_JOBS, *(str(job) for job in data["jobs"])})),
         )
 
+    @classmethod
+    def of_plan(cls, plan: Mapping[str, Any]) -> Settings:
+        """From `site_plan`, as playbooks/group_vars/all/monitoring.yml wires it. Raises KeyError, ValueError."""
+        targets = {target["name"]: target["accepted"] for target in plan["targets"]}
+        data = {
+            "interval_s": plan["monitoring"]["scrape_interval_s"],
+            "page": plan["monitoring"]["page"],
+            "first_token_s": targets["soap_first_token_p95_s"],
+            "margin_celsius": plan["gates"]["thermal_margin_min_celsius"],
+            "targets": targets,
+            "jobs": [scrape["job"] for scrape in plan["monitoring"]["scrapes"]],
+        }
+        return cls.of(data)
+
     @property
     def missed_scrapes_s(self) -> int:
         """How long something is away before it counts: three scrapes, so that one lost answer is none."""
