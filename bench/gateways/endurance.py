@@ -18,7 +18,7 @@ from .jobs import request
 from .processes import Process, rss_mib
 
 TENANTS, ROUNDS, COUNT, RELOADS = 10_000, 15, 600, 9
-SLICE, PATIENCE_S = 5000, 120.0  # requests between two looks at the memory; after that long it ends early
+SLICE, PATIENCE_S = 5000, 90.0  # requests between two looks at the memory; after that long it ends early
 CONNECTIONS = 4
 CHANGE = 0.02  # of the processor time a request; less is no measurable cost
 

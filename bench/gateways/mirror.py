@@ -25,8 +25,8 @@ CONDITIONS = {
     "20mb": f"healthy, {AUDIO_MB} MB recordings",
 }
 LIMIT = 0.02
-SECONDS, AUDIO_S, AUDIO_RATE = 2.0, 2.5, 2.0
-WARM_S = 0.4
+SECONDS, AUDIO_S, AUDIO_RATE = 1.4, 2.0, 2.0
+WARM_S = 0.3
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ def _gateways(arena: Field, ports: Mapping[str, int]) -> list[Mirrored]:
         tenant: {name: request(_job(name), path, "m", {"x-tenant": tenant}) for name, path in routes.items()}
         for tenant in ("fern", "seri")
     }
-    found = [Mirrored("our router", port, sides["fern"], sides["seri"], 50.0, 8)]
+    found = [Mirrored("our router", port, sides["fern"], sides["seri"], 50.0, 6)]
     paths = {name: f"/{name}" for name in CONDITIONS}
     for name in ("nginx", "Envoy"):
         if name in ports:
