@@ -73,6 +73,12 @@ class Network:
         self.listeners: list[socket.socket] = []
 
     def __enter__(self) -> Network:
+        with self._stack:
+            self._make()
+            self._stack = self._stack.pop_all()
+        return self
+
+    def _make(self) -> None:
         for name in (self.gateway, self.world):
             self._ip("netns", "add", name)
             self._stack.callback(self._ip, "netns", "del", name)
@@ -86,7 +92,6 @@ class Network:
             self.listeners.append(listening_in(self.world, address, CLOUD_PORT))
             self._serve(self.listeners[-1], self._keep)
         self._serve(listening_in(self.gateway, "127.0.0.1", ENGINE_PORT), self._answer)
-        return self
 
     def __exit__(self, *_: object) -> None:
         for connection in self.accepted:

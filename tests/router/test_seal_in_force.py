@@ -28,7 +28,7 @@ def network(tmp_path: Path) -> Iterator[Network]:
 def refusal(network: Network) -> str:
     with network.router() as process:
         _, said = process.communicate(timeout=60)
-    assert process.returncode == EXIT_HOLD
+    assert process.returncode == EXIT_HOLD, said
     return said
 
 

@@ -5,6 +5,7 @@ gw2's SSH port is in a network namespace of its own, at the end of a virtual cab
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -37,17 +38,19 @@ class Cable:
         self.controller, self.gateway = f"nc{os.getpid()}", f"ng{os.getpid()}"
 
     def __enter__(self) -> Cable:
-        for name in (self.controller, self.gateway):
-            ip("netns", "add", name)
-        ip("-n", self.controller, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", self.gateway)
-        for name, end, address in ((self.controller, "out", "10.96.3.1"), (self.gateway, "in", FAR)):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", end)
-            ip("-n", name, "link", "set", end, "up")
+        with contextlib.ExitStack() as made:
+            for name in (self.controller, self.gateway):
+                ip("netns", "add", name)
+                made.callback(ip, "netns", "del", name)
+            ip("-n", self.controller, "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", self.gateway)
+            for name, end, address in ((self.controller, "out", "10.96.3.1"), (self.gateway, "in", FAR)):
+                ip("-n", name, "address", "add", f"{address}/24", "dev", end)
+                ip("-n", name, "link", "set", end, "up")
+            self._made = made.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for name in (self.controller, self.gateway):
-            ip("netns", "del", name)
+        self._made.close()
 
     def pull(self) -> None:
         """Nothing arrives any more, and nobody is told."""

@@ -12,6 +12,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -124,12 +125,12 @@ class RouterProcess:
         process = self._processes.pop()
         process.terminate()
         process.join(20)
-        code = int(process.exitcode)
+        return int(process.exitcode)
+
+    def clear(self) -> None:
+        """Whatever happened: nothing of it is left."""
         self.kill()
-        for path in self._runtime.iterdir():
-            path.unlink()
-        self._runtime.rmdir()
-        return code
+        shutil.rmtree(self._runtime)
 
 
 class Gateway:
@@ -199,7 +200,7 @@ class Rig:
         finally:
             readiness.LEG_S = before
             for router in self.routers():
-                router.kill()
+                router.clear()
             for stand_in in (self.engine, self.cloud, self.guard):
                 self.do(stand_in.stop())
             self._loop.call_soon_threadsafe(self._loop.stop)
