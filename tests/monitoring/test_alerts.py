@@ -22,11 +22,12 @@ TABLE = {alert.name: alert for group in every_alert(SETTINGS).values() for alert
 
 @dataclass(frozen=True)
 class Case:
-    """Series every 15 s as promtool writes them; asked at `at`."""
+    """Series as promtool writes them, a sample `every` so often; asked at `at`."""
 
     fires: dict[str, str]
     silent: dict[str, str]
     at: str = "10m"
+    every: str = "15s"
 
 
 GPU = '{host="gpu1",gpu="2"}'
@@ -137,16 +138,17 @@ CASES: dict[str, Case] = {
     "QueueSlow": Case(histogram("request_queue_time_seconds", 5, 10), histogram("request_queue_time_seconds", 99, 100)),
     "TrainingLong": Case(
         {
-            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-train@x.service"}': "0x6100",
-            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-train@x.service",state="active"}': "1x6100",
+            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-train@x.service"}': "0x310",
+            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-train@x.service",state="active"}': "1x310",
         },
         {
-            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-train@x.service"}': "0x6100",
-            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-train@x.service",state="active"}': "0x6100",
-            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-burn-in.service"}': "0x6100",
-            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-burn-in.service",state="active"}': "1x6100",
+            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-train@x.service"}': "0x310",
+            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-train@x.service",state="active"}': "0x310",
+            'node_systemd_unit_start_time_seconds{host="gpu1",name="gpu-cutover-burn-in.service"}': "0x310",
+            'node_systemd_unit_state{host="gpu1",name="gpu-cutover-burn-in.service",state="active"}': "1x310",
         },
         "25h",
+        "5m",
     ),
     "GpuMarginSmall": gauge(f"gpu_guard_margin_celsius{GPU}", 4.9, 5.0),
     "GpuDerated": Case(
@@ -180,7 +182,7 @@ def promtool(directory: Path, alert: str, tests: list[dict[str, Any]]) -> None:
     found = [rule for rule in ALERTS if rule["alert"] == alert]
     (directory / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": found}]}))
     (directory / "tests.yml").write_text(
-        yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": tests})
+        yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": tests[0]["interval"], "tests": tests})
     )
     ran = subprocess.run(
         [program("promtool"), "test", "rules", str(directory / "tests.yml")], capture_output=True, text=True, timeout=60
@@ -188,10 +190,10 @@ def promtool(directory: Path, alert: str, tests: list[dict[str, Any]]) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def asked(alert: str, series: dict[str, str], at: str, firing: bool) -> dict[str, Any]:
+def asked(alert: str, series: dict[str, str], at: str, firing: bool, every: str = "15s") -> dict[str, Any]:
     count = {"labels": "{}", "value": 1}
     return {
-        "interval": "15s",
+        "interval": every,
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": [
             {
@@ -210,9 +212,9 @@ def test_every_alert_has_its_case() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_an_alert_fires_when_it_should_and_is_silent_otherwise(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    tests = [asked(name, case.fires, case.at, True)]
+    tests = [asked(name, case.fires, case.at, True, case.every)]
     if name != "Watchdog":
-        tests.append(asked(name, case.silent, case.at, False))
+        tests.append(asked(name, case.silent, case.at, False, case.every))
     promtool(tmp_path, name, tests)
 
 
