@@ -25,7 +25,7 @@ from typing import Any
 from printing import at_most, heading, machine, show
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path += [str(ROOT), str(ROOT / "tests")]
 TICKS = os.sysconf("SC_CLK_TCK")
 GPUS, POLLERS, STEPS = 8, 4, 400
 DAY = 86400
@@ -46,7 +46,7 @@ def run(seconds: float = 100.0, histories: int = 2500, rounds: int = 20) -> None
 @contextlib.contextmanager
 def nvml(folder: Path) -> Iterator[None]:
     """The simulated library in the environment of what is started from here on."""
-    from guard.real_guard import build_nvml
+    from tests.guard.real_guard import build_nvml
 
     os.environ["LD_LIBRARY_PATH"] = str(build_nvml(folder))
     yield
@@ -58,7 +58,7 @@ def nvml(folder: Path) -> Iterator[None]:
 
 def cost(folder: Path, seconds: float, busy: int) -> None:
     """CPU and memory of the guard and its NVML child at 1 Hz, four routers listening; how even its samples are."""
-    from guard.real_guard import Board, Guard
+    from tests.guard.real_guard import Board, Guard
 
     place = folder / f"cost{busy}"
     place.mkdir()
@@ -142,9 +142,9 @@ def act(folder: Path, rounds: int) -> None:
 
 async def alarms(place: Path, rounds: int) -> list[dict[str, float]]:
     import aiohttp
+    from tests.guard.real_guard import Board, Engines, Guard
+    from tests.guard.test_routers_follow import becomes, route_table, router
 
-    from guard.real_guard import Board, Engines, Guard
-    from guard.test_routers_follow import becomes, route_table, router
     from router.upstreams import Upstream
 
     os.environ["NVML_STANDIN_STATE"] = str(place / "nvml.state")
@@ -174,7 +174,7 @@ async def alarms(place: Path, rounds: int) -> list[dict[str, float]]:
 
 
 async def one_alarm(client: Any, url: str, board: Any, guard: Any) -> dict[str, float]:
-    from guard.test_routers_follow import ask
+    from tests.guard.test_routers_follow import ask
 
     answers: list[tuple[float, float, int, str]] = []
     ending = asyncio.Event()
@@ -251,7 +251,7 @@ def sample(second: int) -> dict[str, Any]:
 
 def decisions(histories: int) -> None:
     """Random lives of a host, `STEPS` samples each."""
-    from guard.histories import live
+    from tests.guard.histories import live
 
     began = time.process_time()
     lives = [live(seed, STEPS) for seed in range(histories)]

@@ -18,6 +18,8 @@ from gpu_cutover.guard import decide
 from gpu_cutover.guard.decide import Policy
 from gpu_cutover.probes import xid
 
+from .histories import live
+
 POLICY = Policy(act_after_s=10, critical_after_s=4, relax_after_s=40, blind_after_s=8, cool_down_s=10, probation_s=10)
 
 
@@ -428,3 +430,22 @@ def test_hundreds_of_histories_neither_flap_nor_miss_sustained_heat(block: int) 
         for index in range(4):
             times = [t for t, a in run.actions if a.gpu == index and a.kind == "uncap"]
             assert all(b - a >= POLICY.relax_after_s for a, b in pairwise(times))
+
+
+def test_a_sensor_that_stands_still_at_the_limit_is_believed_all_the_same() -> None:
+    run = Run(replace(POLICY, stuck_after_s=1, critical_after_s=6))
+    run.feed(10, lambda second: sample([30, 30, -1, 30], gpu2={"power_w": 100.0 if second % 2 else 340.0}))
+    assert "derate" in run.kinds(2)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_no_life_of_a_host_has_a_flap_or_a_missed_limit(block: int) -> None:
+    found = [live(seed, 300) for seed in range(block * 15, block * 15 + 15)]
+    assert [one for life in found for one in (*life.flaps, *life.missed)] == []
+    assert sum(life.derates for life in found) >= 5, "lives in which nothing happens prove nothing"
+
+
+def test_the_simulation_sees_a_guard_that_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "_protect", lambda step, chassis: None)
+    monkeypatch.setattr(decide, "_chassis", lambda step: False)
+    assert any(live(seed, 300).missed for seed in range(10))

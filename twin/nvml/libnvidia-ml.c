@@ -46,12 +46,18 @@ static const char *state_path(void) {
     return path ? path : "/var/lib/twin/nvml.state";
 }
 
-/* Read again only when the file is another one: its writer replaces it whole, so inode and time tell. */
+/* Read again only when the file is another one, looked at every 2 ms: its writer replaces it whole, so inode and time tell. */
 static struct { struct timespec changed; ino_t inode; char *content; } cached;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static const char *state(void) {
     struct stat now;
+    struct timespec clock;
+    static long long looked;
+    clock_gettime(CLOCK_MONOTONIC, &clock);
+    long long moment = clock.tv_sec * 1000000000LL + clock.tv_nsec;
+    if (cached.content && moment - looked < 2000000) return cached.content;
+    looked = moment;
     int file = open(state_path(), O_RDONLY | O_CLOEXEC);
     if (file < 0 || fstat(file, &now)) {
         if (file >= 0) close(file);

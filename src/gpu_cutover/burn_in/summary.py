@@ -6,13 +6,16 @@ that misses or stretches single seconds moves an average, but not these.
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from ..probes import nvml, xid
-from .telemetry import COUNTERS, steady
+from .telemetry import COUNTERS, SENSORS, steady, undisturbed
 
 MAX_POINTS = 360
 GAP_INTERVALS = 5.0
@@ -52,30 +55,52 @@ def increase(values: Sequence[Any]) -> int | None:
     return total
 
 
-def _column(rows: Rows, index: str, place: int) -> list[tuple[float, Any]]:
-    return [(row["t"], row["g"][index][place]) for row in rows if index in row.get("g", {})]
+class _Series:
+    """One GPU's telemetry as columns; a day of four GPUs is judged from these in one pass each."""
+
+    def __init__(self, rows: Rows, index: str) -> None:
+        seen = [(row["t"], row["g"][index]) for row in rows if index in row.get("g", ())]
+        self.times = [t for t, _ in seen]
+        self.columns: list[Sequence[Any]] = list(zip(*(values for _, values in seen), strict=True)) or [()] * len(
+            SENSORS
+        )
+        load = [(row["t"], row["f"][index]) for row in rows if index in row.get("f", ())]
+        self.flops = [(t, values[0]) for t, values in load if _is_number(values[0])]
+        self.errors = sum(values[1] or 0 for _, values in load)
+        self.counters = [row["c"][index] for row in rows if index in row.get("c", ())]
+
+    def numbers(self, name: str, since: float = -math.inf) -> list[float]:
+        """The numbers of one sensor from `since` on."""
+        column = self.columns[SENSORS.index(name)][bisect_left(self.times, since) :]
+        return [v for v in column if type(v) is float or type(v) is int]
+
+    def margins(self) -> list[tuple[float, float]]:
+        """(time, margin), where there is one."""
+        column = self.columns[SENSORS.index("margin_celsius")]
+        return [(t, v) for t, v in zip(self.times, column, strict=True) if type(v) is float or type(v) is int]
 
 
-def _numbers(pairs: Sequence[tuple[float, Any]]) -> list[tuple[float, float]]:
-    return [(t, v) for t, v in pairs if isinstance(v, int | float) and not isinstance(v, bool)]
+def _is_number(value: object) -> bool:
+    return type(value) is float or type(value) is int  # not bool
 
 
 def degree_seconds(pairs: Sequence[tuple[float, float]], floor: float, interval_s: float) -> float:
     """°C·s spent below a margin floor. A sample stands for the time to the next, at most three intervals."""
     total = 0.0
-    for place, (t, margin) in enumerate(pairs):
+    for place in [place for place, (_, margin) in enumerate(pairs) if margin < floor]:
+        t, margin = pairs[place]
         until = pairs[place + 1][0] if place + 1 < len(pairs) else t + interval_s
-        total += max(0.0, floor - margin) * min(until - t, 3 * interval_s)
+        total += (floor - margin) * min(until - t, 3 * interval_s)
     return total
 
 
-def _forbidden(pairs: Sequence[tuple[float, Any]]) -> dict[str, int]:
+def _forbidden(column: Sequence[Any]) -> dict[str, int]:
     """Forbidden clocks-event bit (hex) → samples that showed it."""
     seen: dict[str, int] = {}
-    for _, bits in pairs:
+    for bits, samples in Counter(column).items():
         for bit in (nvml.BIT_HW_SLOWDOWN, nvml.BIT_SW_THERMAL, nvml.BIT_HW_THERMAL, nvml.BIT_POWER_BRAKE):
             if isinstance(bits, int) and bits & bit:
-                seen[hex(bit)] = seen.get(hex(bit), 0) + 1
+                seen[hex(bit)] = seen.get(hex(bit), 0) + samples
     return seen
 
 
@@ -89,29 +114,25 @@ def drift(values: Sequence[float]) -> float | None:
 
 
 def _gpu(rows: Rows, index: str, loaded_from: float, floor: float, interval_s: float) -> dict[str, Any]:
-    margins = _numbers(_column(rows, index, 1))
-    loaded = [row for row in rows if row["t"] >= loaded_from]
-    power, limits = _numbers(_column(loaded, index, 2)), _numbers(_column(loaded, index, 5))
-    flops = [
-        (row["t"], row["f"][index][0]) for row in loaded if index in row.get("f", {}) and row["f"][index][0] is not None
-    ]
-    values = [value for _, value in _numbers(flops)]
-    counters = [row["c"][index] for row in rows if index in row.get("c", {})]
-    temperatures = [value for _, value in _numbers(_column(rows, index, 0))]
+    series = _Series(rows, index)
+    margins = series.margins()
+    power, limits = series.numbers("power_w", loaded_from), series.numbers("limit_w", loaded_from)
+    values = [tflops for t, tflops in series.flops if t >= loaded_from]
+    counters, bits = series.counters, series.columns[SENSORS.index("clocks_event_bits")]
     return {
         "samples": len(margins),
-        "temperature_max_celsius": max(temperatures, default=None),
+        "temperature_max_celsius": max(series.numbers("temperature_celsius"), default=None),
         "margin_min_celsius": min((margin for _, margin in margins), default=None),
         "below_floor_celsius_s": round(degree_seconds(margins, floor, interval_s), 2) if margins else None,
-        "forbidden_bits": _forbidden(_column(rows, index, 3)),
-        "bits_samples": sum(isinstance(bits, int) for _, bits in _column(rows, index, 3)),
-        "power_median_w": round(median([value for _, value in power]), 1) if power else None,
-        "power_high_w": round(sorted(v for _, v in power)[int(len(power) * 0.9)], 1) if power else None,
-        "limit_w": limits[-1][1] if limits else None,
+        "forbidden_bits": _forbidden(bits),
+        "bits_samples": sum(isinstance(one, int) for one in bits),
+        "power_median_w": round(median(power), 1) if power else None,
+        "power_high_w": round(sorted(power)[int(len(power) * 0.9)], 1) if power else None,
+        "limit_w": limits[-1] if limits else None,
         "tflops_median": round(median(values), 2) if values else None,
         "tflops_drift": None if drift(values) is None else round(drift(values) or 0.0, 4),
         "tflops_samples": len(values),
-        "compute_errors": sum(row["f"][index][1] or 0 for row in rows if index in row.get("f", {})),
+        "compute_errors": series.errors,
         **{f"{name}_delta": increase([row[place] for row in counters]) for place, name in enumerate(COUNTERS)},
         "remap_pending_last": counters[-1][2] if counters else None,
         "remap_failure_last": counters[-1][3] if counters else None,
@@ -126,6 +147,7 @@ def spread(gpus: Mapping[str, Mapping[str, Any]]) -> float | None:
     return float((max(medians) - min(medians)) / max(medians))
 
 
+@undisturbed()
 def summarise(rows: Rows, state: Mapping[str, Any], floor: float) -> dict[str, Any]:
     """The reading of a burn-in. `state` has started, duration_s, interval_s, gpus; `floor` is a margin in °C."""
     started, duration, interval = state["started"], state["duration_s"], state["interval_s"]
@@ -152,6 +174,7 @@ def summarise(rows: Rows, state: Mapping[str, Any], floor: float) -> dict[str, A
     }
 
 
+@undisturbed()
 def curves(rows: Rows, state: Mapping[str, Any], host: str, floor: float) -> dict[str, Any]:
     """The thinned-out telemetry, as attached to the gate's record: of every bucket the hottest sample."""
     rows, clock_set = steady(rows)
@@ -185,6 +208,6 @@ def _cell(row: Mapping[str, Any], key: str, index: str, place: int) -> Any:
 
 def _hottest(bucket: Rows) -> Mapping[str, Any]:
     def margin(row: Mapping[str, Any]) -> float:
-        return min((g[1] for g in row.get("g", {}).values() if isinstance(g[1], int | float)), default=1e9)
+        return min((g[1] for g in row.get("g", {}).values() if _is_number(g[1])), default=1e9)
 
     return min(bucket, key=margin)

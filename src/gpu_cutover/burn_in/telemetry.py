@@ -8,10 +8,13 @@ An hour's lines become a compressed segment `telemetry.jsonl.<n>.gz` beside the 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import gzip
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,47 +113,64 @@ def row(
     return line
 
 
-def read(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+def read(content: bytes) -> list[dict[str, Any]]:
     """The whole lines, in order; a torn or foreign one is left out."""
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict) and isinstance(found.get("t"), int | float):
-            yield found
+    lines = content.splitlines()
+    try:
+        found = json.loads(b"[" + b",".join(lines) + b"]")  # at once, where none is torn: a third of the time
+    except ValueError:
+        found = [_line(line) for line in lines]
+    return [row for row in found if isinstance(row, dict) and isinstance(row.get("t"), int | float)]
 
 
+def _line(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Without garbage collection: a day is millions of small objects, all of them in use."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@undisturbed()
 def read_file(path: Path) -> list[dict[str, Any]]:
     """All samples of a file and its segments; none when it is not there. Raises OSError for a damaged segment."""
     rows: list[dict[str, Any]] = []
     for segment in segments(path):
-        content = gzip.decompress(segment.read_bytes()) if segment.suffix == ".gz" else segment.read_bytes()
-        rows += read(content.splitlines())
-    if path.exists():
-        with path.open("rb") as handle:
-            rows += read(handle)
-    return rows
+        content = segment.read_bytes()
+        rows += read(gzip.decompress(content) if segment.suffix == ".gz" else content)
+    return rows + read(path.read_bytes()) if path.exists() else rows
 
 
-def steady(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+def steady(rows: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], list[dict[str, float]]]:
     """The rows with `t` as if nobody had set the clock, and the settings: `{t, seconds}` each, for more than 2 s.
 
     Within a boot the seconds since it count, between two only the wall clock can tell; it never runs backwards here.
     """
-    found: list[dict[str, Any]] = []
+    steps = [_step(before, after) for before, after in pairwise(rows)]
+    if not any(wall < 0 or abs(wall - counted) > CLOCK_SET_S for wall, counted in steps):
+        return rows, []
+    found = [rows[0]]
     settings: list[dict[str, float]] = []
-    for row in rows:
-        if not found:
-            found.append(dict(row))
-            before = row
-            continue
-        wall = row["t"] - before["t"]
-        counted = (
-            row["m"] - before["m"] if row.get("boot") == before.get("boot") and "m" in row and "m" in before else wall
-        )
+    for row, (wall, counted) in zip(rows[1:], steps, strict=True):
         if abs(wall - counted) > CLOCK_SET_S:
             settings.append({"t": found[-1]["t"], "seconds": round(wall - counted, 1)})
         found.append({**row, "t": round(found[-1]["t"] + max(0.0, counted), 2)})
-        before = row
     return found, settings
+
+
+def _step(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds between two rows by the wall clock, and as counted."""
+    wall = after["t"] - before["t"]
+    counts = before.get("boot") == after.get("boot") and "m" in before and "m" in after
+    return wall, after["m"] - before["m"] if counts else wall

@@ -155,62 +155,73 @@ def _note_of(reading: Mapping[str, Any], xids: list[int], policy: Policy) -> str
     return None
 
 
-def _tracked_sensor(gpu: Gpu, margin: float, power: float | None, now: float) -> Gpu:
-    """Remember since when the margin stands still and how far power moved meanwhile."""
+def _sensor(gpu: Gpu, margin: float, power: float | None, now: float) -> dict[str, Any]:
+    """Since when the margin stands still, and how far power moved meanwhile."""
     watts = gpu.power_high if power is None else power
     if margin != gpu.margin:
-        return replace(gpu, margin=margin, margin_since=now, power_low=watts, power_high=watts)
-    return replace(gpu, power_low=min(gpu.power_low, watts), power_high=max(gpu.power_high, watts))
+        return {"margin": margin, "margin_since": now, "power_low": watts, "power_high": watts}
+    return {
+        "margin": margin,
+        "margin_since": gpu.margin_since,
+        "power_low": min(gpu.power_low, watts),
+        "power_high": max(gpu.power_high, watts),
+    }
 
 
-def _stuck(gpu: Gpu, policy: Policy, now: float) -> bool:
+def _stuck(sensor: Mapping[str, float], base_limit_w: float | None, policy: Policy, now: float) -> bool:
     """A temperature that stands still while power swings is no temperature."""
-    swing = gpu.power_high - gpu.power_low
     return (
-        now - gpu.margin_since >= policy.stuck_after_s
-        and gpu.base_limit_w is not None
-        and swing >= policy.stuck_power_swing * gpu.base_limit_w
+        now - sensor["margin_since"] >= policy.stuck_after_s
+        and base_limit_w is not None
+        and sensor["power_high"] - sensor["power_low"] >= policy.stuck_power_swing * base_limit_w
     )
 
 
-def _told(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float) -> Gpu:
+def _told(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float) -> dict[str, Any]:
     """What the board says of itself beside its temperature: lost, faults, notes, limits."""
     lost_samples = gpu.lost_samples + 1 if reading.get("lost") else 0
     limit = _number(reading.get("limit_w")) if gpu.caps == 0 else None
     note, until = _note_of(reading, xids, policy), now + policy.note_s
     if note is None and now < gpu.note_until:
         note, until = gpu.note, gpu.note_until
-    return replace(
-        gpu,
-        lost_samples=lost_samples,
-        fault=gpu.fault or _fault_of(reading, xids, lost_samples, policy),
-        note=note,
-        note_until=until if note else 0.0,
-        base_limit_w=limit or gpu.base_limit_w,
-        min_limit_w=_number(reading.get("limit_min_w")) or gpu.min_limit_w,
-    )
+    return {
+        "lost_samples": lost_samples,
+        "fault": gpu.fault or _fault_of(reading, xids, lost_samples, policy),
+        "note": note,
+        "note_until": until if note else 0.0,
+        "base_limit_w": limit or gpu.base_limit_w,
+        "min_limit_w": _number(reading.get("limit_min_w")) or gpu.min_limit_w,
+    }
 
 
-def _observe(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float, step_s: float) -> Gpu:
-    """The GPU after one sample: timers and faults only, no decision."""
-    gpu = _told(gpu, reading, xids, policy, now)
-    margin = _number(reading.get("margin_celsius"))
-    if margin is not None:
-        gpu = _tracked_sensor(gpu, margin, _number(reading.get("power_w")), now)
-    if margin is None or _stuck(gpu, policy, now):
-        return replace(gpu, blind_s=gpu.blind_s + step_s, cool_s=0.0)
-    bits = reading.get("clocks_event_bits")
+def _heat(gpu: Gpu, margin: float, bits: object, policy: Policy, step_s: float) -> dict[str, Any]:
+    """The timers after a temperature that is believed."""
     throttled = isinstance(bits, int) and bool(bits & nvml.THERMAL_BITS)
     hot = margin <= policy.act_margin_celsius or throttled
     critical = margin <= policy.critical_margin_celsius
     cool = margin >= policy.resume_margin_celsius and not throttled
-    return replace(
-        gpu,
-        blind_s=max(0.0, gpu.blind_s - 2 * step_s),
-        heat_s=0.0 if cool else max(0.0, gpu.heat_s + (step_s if hot else -step_s)),
-        critical_s=gpu.critical_s + step_s if critical else max(0.0, gpu.critical_s - step_s),
-        cool_s=gpu.cool_s + step_s if cool else 0.0,
-    )
+    return {
+        "blind_s": max(0.0, gpu.blind_s - 2 * step_s),
+        "heat_s": 0.0 if cool else max(0.0, gpu.heat_s + (step_s if hot else -step_s)),
+        "critical_s": gpu.critical_s + step_s if critical else max(0.0, gpu.critical_s - step_s),
+        "cool_s": gpu.cool_s + step_s if cool else 0.0,
+    }
+
+
+def _observe(gpu: Gpu, reading: Mapping[str, Any], xids: list[int], policy: Policy, now: float, step_s: float) -> Gpu:
+    """The GPU after one sample: timers and faults only, no decision."""
+    told = _told(gpu, reading, xids, policy, now)
+    margin = _number(reading.get("margin_celsius"))
+    blind: dict[str, Any] = {"blind_s": gpu.blind_s + step_s, "cool_s": 0.0}
+    if margin is None:
+        return replace(gpu, **told, **blind)
+    sensor = _sensor(gpu, margin, _number(reading.get("power_w")), now)
+    heat = _heat(gpu, margin, reading.get("clocks_event_bits"), policy, step_s)
+    if _stuck(sensor, told["base_limit_w"], policy, now):
+        # A sensor that stands still is not believed when it says cool; heat it shows goes on counting.
+        worse = {name: max(getattr(gpu, name), heat[name]) for name in ("heat_s", "critical_s")}
+        return replace(gpu, **told, **sensor, **blind, **worse)
+    return replace(gpu, **told, **sensor, **heat)
 
 
 def _seen(gpu: Gpu) -> bool:

@@ -43,7 +43,7 @@ class History:
         t, *values = self._row.unpack(row)
         groups = [values[start : start + 5] for start in range(0, 5 * self._gpus, 5)]
         named = [dict(zip(COLUMNS, (_shown(v) for v in g[:4]), strict=True)) | {"level": LEVELS[g[4]]} for g in groups]
-        return {"t": round(t, 2), "gpus": named}
+        return {"t": round(t, 3), "gpus": named}
 
 
 def _shown(value: float) -> float | None:

@@ -60,6 +60,7 @@ _FIELDS = {
     230: "recovery_action",
 }
 _XID_EVENT = 0x8
+SLOW_EVERY = 10
 NUDGE = b"!"  # the child's line that says: an Xid came, do not wait for the next second
 
 
@@ -117,37 +118,50 @@ def _facts(handle: Any) -> dict[str, Any]:
     }
 
 
+def _slow(handle: Any) -> dict[str, Any]:
+    """What decides nothing and changes slowly: asked with every tenth reading of a child that stays."""
+    import pynvml as n
+
+    memory = _value(lambda: n.nvmlDeviceGetMemoryInfo(handle))
+    return {
+        "memory_total_bytes": getattr(memory, "total", None),
+        "memory_used_bytes": getattr(memory, "used", None),
+        "ecc_corrected": _value(
+            lambda: n.nvmlDeviceGetTotalEccErrors(handle, n.NVML_MEMORY_ERROR_TYPE_CORRECTED, n.NVML_VOLATILE_ECC)
+        ),
+        "pcie_generation": _value(lambda: n.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
+        "pcie_width": _value(lambda: n.nvmlDeviceGetCurrPcieLinkWidth(handle)),
+        "pcie_replays": _value(lambda: n.nvmlDeviceGetPcieReplayCounter(handle)),
+        "persistence": _value(lambda: n.nvmlDeviceGetPersistenceMode(handle)),
+    }
+
+
 def _gpu(index: int, facts: dict[int, dict[str, Any]]) -> dict[str, Any]:
-    """One board as it is now; `facts` holds what was asked of each board before."""
+    """One board as it is now; `facts` holds what was asked of each board before and is brought up to date."""
     import pynvml as n
 
     handle = n.nvmlDeviceGetHandleByIndex(index)
     if index not in facts:
-        facts[index] = _facts(handle)
-    memory = _value(lambda: n.nvmlDeviceGetMemoryInfo(handle))
+        facts[index] = {"asked": 0, "facts": _facts(handle)}
+    known = facts[index]
+    if known["asked"] % SLOW_EVERY == 0:
+        known["slow"] = _slow(handle)
+    known["asked"] += 1
     utilisation = _value(lambda: n.nvmlDeviceGetUtilizationRates(handle))
     return {
         "index": index,
         "lost": False,
-        **facts[index],
+        **known["facts"],
+        **known["slow"],
         "temperature_celsius": _value(lambda: n.nvmlDeviceGetTemperatureV(handle, n.NVML_TEMPERATURE_GPU)),
         "margin_celsius": _value(lambda: n.nvmlDeviceGetMarginTemperature(handle)),
         "clocks_event_bits": _value(lambda: n.nvmlDeviceGetCurrentClocksEventReasons(handle)),
         "power_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerUsage(handle)), 1000),
         "limit_w": _scaled(_value(lambda: n.nvmlDeviceGetPowerManagementLimit(handle)), 1000),
         "utilisation_percent": getattr(utilisation, "gpu", None),
-        "memory_total_bytes": getattr(memory, "total", None),
-        "memory_used_bytes": getattr(memory, "used", None),
-        "ecc_corrected": _value(
-            lambda: n.nvmlDeviceGetTotalEccErrors(handle, n.NVML_MEMORY_ERROR_TYPE_CORRECTED, n.NVML_VOLATILE_ECC)
-        ),
         "ecc_uncorrected": _value(
             lambda: n.nvmlDeviceGetTotalEccErrors(handle, n.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, n.NVML_VOLATILE_ECC)
         ),
-        "pcie_generation": _value(lambda: n.nvmlDeviceGetCurrPcieLinkGeneration(handle)),
-        "pcie_width": _value(lambda: n.nvmlDeviceGetCurrPcieLinkWidth(handle)),
-        "pcie_replays": _value(lambda: n.nvmlDeviceGetPcieReplayCounter(handle)),
-        "persistence": _value(lambda: n.nvmlDeviceGetPersistenceMode(handle)),
         **_fields(handle),
     }
 
@@ -159,7 +173,7 @@ def _gpu_or_lost(index: int, facts: dict[int, dict[str, Any]]) -> dict[str, Any]
         return _gpu(index, facts)
     except pynvml.NVMLError as error:
         lost = isinstance(error, pynvml.NVMLError_GpuIsLost)
-        named = {key: facts[index][key] for key in ("uuid", "bus_id", "serial") if index in facts}
+        named = {key: facts[index]["facts"][key] for key in ("uuid", "bus_id", "serial") if index in facts}
         return {"index": index, "lost": lost, "error": str(error), **named}
 
 
