@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 LIBRARY, PROBES = ROOT / "library", ROOT / "src" / "gpu_cutover" / "probes"
+FRAGMENTS = ROOT / "plugins" / "doc_fragments"
 MODULES = ["apt_hold", "bundle_verify", "driver_facts", "machine_facts", "nccl_check", "network_facts"]
 
 
@@ -31,8 +32,8 @@ def aliased(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(sys.modules, f"ansible.module_utils.{name}", module)
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"library_{name}", LIBRARY / f"{name}.py")
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -42,7 +43,7 @@ def load(name: str) -> ModuleType:
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.usefixtures("aliased")
 def test_options_are_documented_as_they_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = load(name)
+    module = load(LIBRARY / f"{name}.py")
 
     def capture(argument_spec: dict[str, Any], supports_check_mode: bool) -> None:
         assert supports_check_mode
@@ -54,12 +55,21 @@ def test_options_are_documented_as_they_are(name: str, monkeypatch: pytest.Monke
     taken = {option: without_secrecy(spec) for option, spec in caught.value.args[0].items()}
     documented = yaml.safe_load(module.DOCUMENTATION)
     assert documented["module"] == name
+    options = documented["options"] | shared_options(documented.get("extends_documentation_fragment", []))
     told = {
-        option: {key: value for key, value in spec.items() if key != "description"}
-        for option, spec in documented["options"].items()
+        option: {key: value for key, value in spec.items() if key != "description"} for option, spec in options.items()
     }
     assert told == taken
     assert yaml.safe_load(module.EXAMPLES) and yaml.safe_load(module.RETURN)
+
+
+def shared_options(fragments: list[str]) -> dict[str, Any]:
+    """The options of the documentation fragments that a module names."""
+    options: dict[str, Any] = {}
+    for name in fragments:
+        fragment = load(FRAGMENTS / f"{name}.py").ModuleDocFragment
+        options |= yaml.safe_load(fragment.DOCUMENTATION)["options"]
+    return options
 
 
 def without_secrecy(spec: dict[str, Any]) -> dict[str, Any]:

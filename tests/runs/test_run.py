@@ -133,7 +133,9 @@ def alive(pid: int) -> bool:
 
 
 def at_work(lab: Lab) -> bool:
-    return running(lab.site_dir) is not None and newest(lab).hosts == ["gw1"] and bool(sleepers(newest(lab).pid))
+    """Is the slow task running? The lock is taken a moment before the run has its folder."""
+    run = next(iter(newest_first(lab.site_dir)), None)
+    return running(lab.site_dir) is not None and run is not None and run.hosts == ["gw1"] and bool(sleepers(run.pid))
 
 
 def sleepers(ansible_pid: int) -> list[int]:
