@@ -14,7 +14,19 @@ from typing import Any
 from ..errors import InputError
 
 KINDS = frozenset(
-    {"gate", "waiver", "cutover", "rollback", "derate", "restore", "drill", "watch", "hold", "checkpoint", "certificates"}
+    {
+        "gate",
+        "waiver",
+        "cutover",
+        "rollback",
+        "derate",
+        "restore",
+        "drill",
+        "watch",
+        "hold",
+        "checkpoint",
+        "certificates",
+    }
 )
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
