@@ -21,21 +21,9 @@ from gpu_cutover.guard.config import Config
 from gpu_cutover.probes import nvml
 
 from .guard_host import MemoryHost, bring
-from .real_guard import Board, Engines, Guard, build_nvml, until
+from .real_guard import Board, Engines, Guard, until
 
 COOL = {f"gpu{i}.temp": 50 for i in range(4)}
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_nvml(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def board(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    monkeypatch.setenv("NVML_STANDIN_STATE", str(tmp_path / "nvml.state"))
-    return Board(tmp_path / "nvml.state")
 
 
 @pytest.fixture

@@ -25,22 +25,10 @@ from gpu_cutover.router.server import Router
 from router.tables import table, tenant
 from router.upstreams import Upstream
 
-from .real_guard import Board, Engines, Guard, build_nvml, free_port
+from .real_guard import Board, Engines, Guard, free_port
 
 PATIENCE_S = 30.0
 CHAT = {"messages": [{"role": "user", "content": "a cough"}]}
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_nvml(tmp_path_factory.mktemp("nvml"))
-
-
-@pytest.fixture
-def board(library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
-    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
-    monkeypatch.setenv("NVML_STANDIN_STATE", str(tmp_path / "nvml.state"))
-    return Board(tmp_path / "nvml.state")
 
 
 @pytest.fixture
