@@ -446,7 +446,7 @@ def _told(
 
 
 def _tables(order: Order, place: Place) -> tuple[dict[str, Raw], list[str]]:
-    """Every pool's table, and what is wrong with them. Raises InputError for one that is no JSON.
+    """Every pool's table, and what is wrong with them. Raises InputError for one that is no table.
 
     Rollback is legal in every state: where somebody spoilt a table it goes on from the one that an order last wrote.
     """
@@ -455,7 +455,7 @@ def _tables(order: Order, place: Place) -> tuple[dict[str, Raw], list[str]]:
         path = place.table(pool)
         try:
             raw = read_raw(path)
-            if raw is not None and order.takes_back:
+            if raw is not None:
                 parse_table(raw, str(path))
         except InputError as error:
             raw = read_raw(kept_copy(path)) if order.takes_back else None
