@@ -88,6 +88,7 @@ class Network:
             self._ip("-n", name, "address", "add", f"10.98.7.{last}/24", "dev", port)
             self._ip("-n", name, "address", "add", f"fd98:7::{last}/64", "dev", port, "nodad")
             self._ip("-n", name, "link", "set", port, "up")
+        self._wait_for_carrier()
         for address in (OUTSIDE, OUTSIDE_6):
             self.listeners.append(listening_in(self.world, address, CLOUD_PORT))
             self._serve(self.listeners[-1], self._keep)
@@ -97,6 +98,14 @@ class Network:
         for connection in self.accepted:
             connection.close()
         self._stack.close()
+
+    def _wait_for_carrier(self) -> None:
+        """The kernel tells IPv6 of a link up to a second after IPv4 can use it."""
+        for name, port in ((self.gateway, "out"), (self.world, "in")):
+            deadline = time.monotonic() + 10
+            while b" state UP " not in subprocess.check_output(["ip", "-n", name, "link", "show", port]):
+                assert time.monotonic() < deadline, f"{port} has no carrier"
+                time.sleep(0.02)
 
     @staticmethod
     def _ip(*words: str) -> None:
