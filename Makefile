@@ -56,7 +56,14 @@ $(STAMPS)/venv-lint: requirements/lint.lock | packages
 rehearse: setup  ## the ten days on the twin, from nothing to a report (KEEP=1 leaves the hosts up)
 	@$(BIN)/gpu-cutover rehearse -i $(SITE) $(if $(KEEP),--keep) $(if $(RESUME),--resume)
 
-test: test-unit lint test-twin molecule  ## everything the project proves about itself
+# A rehearsal mostly waits, so the rest runs beside it on the same two cores.
+test: setup setup-lint test-packages  ## everything the project proves about itself
+	@echo "tests on rehearsal hosts run beside the others; what they print: .work/test-twin.log, and here at the end"
+	@$(MAKE) --no-print-directory test-twin >.work/test-twin.log 2>&1 & twin=$$!; \
+	others=0; $(MAKE) --no-print-directory test-unit lint molecule || others=$$?; \
+	hosts=0; wait $$twin || hosts=$$?; \
+	cat .work/test-twin.log; \
+	[ $$others = 0 ] && [ $$hosts = 0 ]
 
 $(STAMPS)/monitor: | packages
 	@echo "unpacking $(MONITOR_PACKAGES) to .work/monitor"
