@@ -89,6 +89,8 @@ class Engine(asyncio.Protocol):
             self.transport.write(self.WHOLE)
 
     def next(self, number: int) -> None:
+        if self.transport.is_closing():
+            return
         if number == EVENTS:
             self.transport.write(self.END)
             return
